@@ -1,0 +1,1 @@
+"""objstore: an embedded object database whose storage is a directory one can look into."""

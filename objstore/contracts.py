@@ -1,0 +1,452 @@
+"""The seams of objstore: what the floors above may ask of those below, and nothing else.
+
+`Filesystem` is the only way to the disk, so tests run the whole engine on one that loses what was not
+synced. `Home` is where flushed revisions live; each format and history mode is one. `Store`, `View` and
+`PendingTransaction` are all that the object layer knows of a storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import StrEnum
+from types import TracebackType
+from typing import Protocol, Self
+
+from objstore.ids import Oid, Tid
+from objstore.revisions import Details, Revision, RevisionSummary, Transaction
+
+
+class History(StrEnum):
+    """Which revisions a store keeps until it is packed."""
+
+    FULL = "full"
+    MINIMAL = "minimal"
+
+
+class Format(StrEnum):
+    """How the home lays revisions out in subdirectories."""
+
+    BUSHY = "bushy"
+    CHUNKY = "chunky"
+    LAWN = "lawn"
+    FLAT = "flat"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """How a store is opened. `history` and `format` are None where the caller takes what is there.
+
+    Volumes are in bytes, times in seconds. The flusher moves a batch once `flush_transactions` or
+    `flush_bytes` wait, or the oldest has waited for `flush_age`. Past `journal_limit` commits wait for it;
+    what a snapshot holds back in Minimal does not count, and past `pin_limit` that snapshot is given up.
+    `background=False` leaves flushing to calls of `Store.flush`.
+    """
+
+    history: History | None = None
+    format: Format | None = None
+    create: bool = True
+    read_only: bool = False
+    background: bool = True
+    flush_transactions: int = 1000
+    flush_bytes: int = 8 * 2**20
+    flush_age: float = 1.0
+    journal_limit: int = 64 * 2**20
+    pin_limit: int = 1024 * 2**20
+    flush_on_close: bool = True
+
+
+# --- the machine -------------------------------------------------------------------------------------
+
+
+class WritableFile(Protocol):
+    """A file open for writing. Nothing is durable before `sync` has returned."""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append all of `data` at the position, however often the system writes less. Raises OSError."""
+
+    def write_at(self, offset: int, data: bytes | memoryview) -> None:
+        """Write all of `data` at `offset`; the position stays."""
+
+    def sync(self) -> None:
+        """Make the content, and the size, durable (fdatasync). The file's name may still be lost."""
+
+    def close(self) -> None:
+        """Close without syncing. Closing twice is allowed."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A name in a directory. A symbolic link is neither followed nor a directory."""
+
+    name: str
+    is_directory: bool
+
+
+class Filesystem(Protocol):
+    """All that objstore asks of an operating system. Paths are absolute; errors are those of `os`.
+
+    A change of a directory (a name made, renamed or removed) is durable once `sync_directory` of that
+    directory has returned; of the changes since, a crash may keep any.
+    """
+
+    def create(self, path: str) -> WritableFile:
+        """Create and open a file. Raises FileExistsError where the name is taken."""
+
+    def open_existing(self, path: str) -> WritableFile:
+        """Open a file to write over its content from the start, without truncating it."""
+
+    def read(self, path: str) -> bytes:
+        """The whole content of a file."""
+
+    def read_at(self, path: str, offset: int, length: int) -> bytes:
+        """Up to `length` bytes from `offset`: fewer only where the file ends."""
+
+    def size(self, path: str) -> int:
+        """The length of a file in bytes."""
+
+    def exists(self, path: str) -> bool:
+        """Whether there is a file or a directory of this name."""
+
+    def entries(self, path: str) -> list[Entry]:
+        """What a directory holds, in no order."""
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a file or directory another name, replacing a file of that name atomically."""
+
+    def unlink(self, path: str) -> None:
+        """Remove a file."""
+
+    def make_directory(self, path: str) -> None:
+        """Make a directory whose parent exists. Raises FileExistsError."""
+
+    def remove_directory(self, path: str) -> None:
+        """Remove an empty directory."""
+
+    def sync_directory(self, path: str) -> None:
+        """Make the names in a directory durable (fsync)."""
+
+    def free_bytes(self, path: str) -> int:
+        """How much may still be written on the filesystem of `path`."""
+
+    def allocated_bytes(self, path: str) -> int:
+        """How much of the disk a file occupies."""
+
+    def lock(self, path: str, *, shared: bool = False) -> FileLock:
+        """Lock a file, creating it for an exclusive lock. Held until closed or the process ends.
+
+        A shared lock writes nothing, and where the file is missing on a filesystem that cannot be written,
+        locks nothing. Raises LockedError at once where another holds it.
+        """
+
+
+class FileLock(Protocol):
+    """A lock that is held."""
+
+    def close(self) -> None:
+        """Let go of it. The file stays."""
+
+
+class LockedError(Exception):
+    """Another process holds the lock of `path`; `pid` is that process, where the file says so."""
+
+    def __init__(self, path: str, pid: int | None) -> None:
+        super().__init__(path, pid)
+        self.path = path
+        self.pid = pid
+
+
+# --- the home ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that a check found. `kind` is one of `upkeep.check.KINDS`."""
+
+    kind: str
+    path: str
+    message: str
+    oid: Oid | None = None
+    tid: Tid | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What a pack takes from one object: the revisions of `tids`, or all there is of it if `whole`."""
+
+    oid: Oid
+    tids: tuple[Tid, ...]
+    whole: bool
+
+
+class Home(Protocol):
+    """Where flushed revisions live. One writer (the flusher) and one packer at a time; readers any time.
+
+    Readers need no lock: a lookup during `apply` or `remove` finds what was there before or after. Bytes
+    that are not what was written raise `errors.CorruptionError` with path, oid and tid.
+    """
+
+    @property
+    def history(self) -> History:
+        """Full homes keep every revision and the transactions' details, Minimal ones the current revision."""
+
+    def prepare(self) -> None:
+        """Make the directories that every home of this format has. Durable on return. May be repeated."""
+
+    def current(self, oid: Oid) -> Tid | None:
+        """The newest serial of an object, None where the home does not know it."""
+
+    def load(self, oid: Oid, upto: Tid) -> Revision | None:
+        """The newest revision with tid <= `upto`, deleted ones included; None where there is none."""
+
+    def summaries(self, oid: Oid) -> Iterator[RevisionSummary]:
+        """All revisions of an object, newest first, without reading their data."""
+
+    def oids(self) -> Iterator[Oid]:
+        """Every oid the home has anything of, each once, in no promised order, in bounded memory."""
+
+    def transaction(self, tid: Tid) -> Transaction | None:
+        """The details of one transaction; None where they are not kept."""
+
+    def transactions(self, upto: Tid) -> Iterator[Transaction]:
+        """The transactions with tid <= `upto`, newest first, read as they are asked for. Minimal: none."""
+
+    def apply(self, batch: Iterable[tuple[Transaction, Sequence[Revision]]]) -> None:
+        """Take transactions over from the journal, in the order of their tids. Durable on return.
+
+        Applying the same again changes nothing, also after a crash at any point of the first time. In
+        Minimal the newest revision of an object wins, and an older one never replaces a newer.
+        """
+
+    def remove(self, removals: Sequence[Removal]) -> int:
+        """Remove revisions. Durable on return; the bytes that became free.
+
+        After a crash at any point each object is whole, or has less of what was to go; never a pointer to
+        what is gone. What an interrupted removal left is removed by naming the object again.
+        """
+
+    def remove_transactions(self, tids: Sequence[Tid]) -> int:
+        """Remove the details of transactions. Durable on return; the bytes that became free."""
+
+    def findings(self) -> Iterator[Finding]:
+        """Read everything and tell what is wrong within files and among the files of one object.
+
+        Checksums, names against contents, pointers, foreign and left-over files. Never raises for damage.
+        """
+
+
+# --- the store ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """An object that two transactions changed: what resolving it needs.
+
+    `old` is the record that both started from, `committed` the one that is current, `new` the one that is
+    to be stored. `serial` and `committed_serial` are the tids of the first two.
+    """
+
+    oid: Oid
+    serial: Tid
+    committed_serial: Tid
+    old: bytes
+    committed: bytes
+    new: bytes
+
+
+Resolver = Callable[[Conflict], tuple[bytes, bytes]]
+"""Gives the merged record and its packed references, or raises `errors.ConflictError`."""
+
+
+class View(Protocol):
+    """A reader's snapshot: of all there is, what has a tid <= `snapshot`. Used by one thread at a time."""
+
+    @property
+    def snapshot(self) -> Tid:
+        """The tid up to which this view sees."""
+
+    def load(self, oid: Oid) -> tuple[bytes, Tid]:
+        """The record of an object and its serial.
+
+        Raises POSKeyError where the snapshot has no such object or it was deleted, SnapshotTooOldError
+        where the snapshot was given up, CorruptionError where the disk does not give what was written.
+        """
+
+    def advance(self) -> frozenset[Oid] | None:
+        """Move the snapshot to the newest durable transaction.
+
+        Returns the oids that transactions other than those committed through this view have changed since
+        (they must leave the caches before anything is read), or None for "any": forget everything. A view
+        of the past stays where it is and returns an empty set.
+        """
+
+    def close(self) -> None:
+        """Let go of the snapshot. Closing twice is allowed."""
+
+
+class PendingTransaction(Protocol):
+    """A transaction being written: store and check, then vote, then finish; or abort, at any time.
+
+    Nothing that can reasonably fail is left for `finish`. Used by one thread at a time.
+    """
+
+    def store(
+        self, oid: Oid, serial: Tid, data: bytes | None, references: bytes | None, copied_from: Tid | None = None
+    ) -> None:
+        """Write an object's record, changed from the revision `serial` (NO_TID for a new object).
+
+        `data` None deletes. `references` are packed oids, None to have them extracted from `data`. Storing
+        an oid twice replaces the first. Raises RecordTooLargeError, ReadOnlyError.
+        """
+
+    def check_current(self, oid: Oid, serial: Tid) -> None:
+        """Make `vote` fail with ReadConflictError if anybody changed this object after `serial`."""
+
+    def undo(self, tid: Tid) -> frozenset[Oid]:
+        """Write what undoes the transaction `tid`; the oids that this writes.
+
+        Later changes to its objects are resolved, or refused with UndoError. Raises HistoryMissingError
+        where the store keeps no history that far back. Several can be undone, the newest first.
+        """
+
+    def vote(self) -> frozenset[Oid]:
+        """Make all of it durable but for the rename that commits, and keep other writers out from here on.
+
+        Returns the oids that were resolved: their objects must be loaded anew. Raises ConflictError and its
+        kin, StorageFullError, StorageError; the transaction is then to be aborted.
+        """
+
+    def finish(self) -> Tid:
+        """Commit. On return the transaction survives a power cut, whole, and others may see it."""
+
+    def abort(self) -> None:
+        """Give it up. Nothing of it stays. Aborting twice, or after a finish, does nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackReport:
+    """What a pack did, or would do (`dry_run`)."""
+
+    upto: Tid
+    """The time packed to: revisions superseded by then were dropped."""
+    dry_run: bool
+    objects_removed: int
+    revisions_removed: int
+    """Revisions dropped, those of the removed objects included."""
+    transactions_removed: int
+    bytes_freed: int
+    objects_kept: int
+    seconds: float
+
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with a phase's name, how many steps of it are done, and how many there are, if known."""
+
+
+class PackTarget(Protocol):
+    """What a store offers to the one that packs it."""
+
+    @property
+    def home(self) -> Home:
+        """Where the revisions are."""
+
+    def flush(self) -> None:
+        """Move everything that may move from the journal to the home."""
+
+    def begin_pack(self, upto: Tid) -> Tid:
+        """How far a pack to `upto` may go now: never past a live snapshot, nor past what was flushed.
+
+        From here on nobody is given a view of an earlier time, until the pack ends.
+        """
+
+    def last_tids(self, count: int) -> list[Tid]:
+        """The tids of the newest durable transactions, newest first: what replication must find."""
+
+    def waiting(self) -> Iterator[RevisionSummary]:
+        """The revisions that the journal holds at this moment, committed and not yet in the home."""
+
+    def writers_held(self) -> AbstractContextManager[None]:
+        """While inside, no transaction commits. For moments, not for work."""
+
+    def doom(self, is_doomed: Callable[[Oid], bool] | None) -> None:
+        """From here on refuse to commit a reference to, or a change of, an object that is doomed.
+
+        Called with writers held. It stays in force when the pack has ended, until the next one, because
+        applications may hold removed objects in their caches. None takes it back.
+        """
+
+    def record_pack(self, upto: Tid) -> None:
+        """Remember durably that history before `upto` is gone. Called before the first removal."""
+
+
+class Packer(Protocol):
+    """Drops what nobody may need any more. `upkeep.pack.pack` is the one there is."""
+
+    def __call__(
+        self, target: PackTarget, upto: Tid, *, dry_run: bool = False, progress: Progress | None = None
+    ) -> PackReport: ...
+
+
+class Store(Protocol):
+    """A storage as the object layer sees it. Its methods may be called from any thread."""
+
+    @property
+    def name(self) -> str:
+        """For messages, and for ordering data managers: the path."""
+
+    @property
+    def history_mode(self) -> History: ...
+
+    @property
+    def read_only(self) -> bool: ...
+
+    def last_tid(self) -> Tid:
+        """The newest durable transaction; NO_TID in an empty store."""
+
+    def new_oid(self) -> Oid:
+        """An oid that nobody had before and nobody else will have, also after a crash."""
+
+    def view(self, at: Tid | None = None) -> View:
+        """A view of the newest durable state, or a fixed one of everything with a tid <= `at`.
+
+        Raises HistoryMissingError where the past at `at` is not kept.
+        """
+
+    def begin(self, details: Details, view: View, resolver: Resolver) -> PendingTransaction:
+        """Begin to write, on the ground of what `view` shows. Raises ReadOnlyError, ClosedError,
+        StorageError where the flusher or an earlier commit has failed."""
+
+    def revision(self, oid: Oid, tid: Tid) -> Revision:
+        """One revision. Raises POSKeyError where there is none, or none any more."""
+
+    def summaries(self, oid: Oid) -> Iterator[RevisionSummary]:
+        """An object's durable revisions, newest first. Raises POSKeyError where it has none."""
+
+    def transaction(self, tid: Tid) -> Transaction | None:
+        """The details of one durable transaction; None where they are not kept."""
+
+    def transactions(self, upto: Tid | None = None) -> Iterator[Transaction]:
+        """The durable transactions, newest first, from `upto` (inclusive) on back, as far as they are kept."""
+
+    def packed_upto(self) -> Tid:
+        """The time that history was packed to; NO_TID where it never was. What is older cannot be undone."""
+
+    def pack(self, upto: Tid, *, dry_run: bool = False, progress: Progress | None = None) -> PackReport:
+        """Drop what was superseded by `upto` and what nothing refers to. Raises UsageError where another
+        pack runs, ReadOnlyError, CorruptionError (before anything was removed)."""
+
+    def flush(self) -> None:
+        """Move everything that may move from the journal to the home now. Raises what the flusher met."""
+
+    def statistics(self) -> Mapping[str, int | float | str]:
+        """Facts and counters, named in `docs/reference`."""
+
+    def close(self) -> None:
+        """Stop, and let go of the files. What was committed is durable before; closing twice is allowed."""

@@ -1,0 +1,301 @@
+"""Every error that objstore raises on purpose, in one tree.
+
+    ObjstoreError
+    |- OpenError                      the store cannot be opened
+    |  |- StoreMissingError           there is none at the path, and none was asked for
+    |  |- NotAStoreError              the path holds something else
+    |  |- StoreLockedError            another process owns it
+    |  |- StoreMismatchError          it exists, but not as asked for
+    |  `- FormatVersionError          a newer objstore wrote it
+    |- UsageError                     the call does not fit the store or its state
+    |  |- ReadOnlyError
+    |  |- ClosedError
+    |  |- HistoryMissingError         Minimal keeps no history, or it was packed away
+    |  `- UndoError                   later changes are in the way
+    |- DataError                      an object cannot be had, or not be stored
+    |  |- POSKeyError (KeyError)      there is no such object in this snapshot
+    |  |- ClassNotAllowedError        `allowed_classes` does not name its class
+    |  |- SerializationError          the object, or its record, does not fit the format
+    |  |- RecordTooLargeError
+    |  `- BrokenModifiedError         an object whose class is missing cannot be changed
+    |- TransientStoreError (TransientError)    try the transaction again
+    |  |- ConflictError               another transaction changed what this one changed
+    |  |  |- ReadConflictError        or what it relied on having read
+    |  |  `- DanglingReferenceError   or packed away what it refers to
+    |  `- SnapshotTooOldError         the snapshot was kept for too long
+    `- StorageError                   the disk, or what stands on it
+       |- StorageFullError
+       |- StorageFailedError          a write failed in a way that only reopening clears
+       `- CorruptionError             the bytes are not what was written
+
+Each carries fields beside its message, and each class has the exit code that the command line ends with.
+"""
+
+from __future__ import annotations
+
+from transaction.interfaces import TransientError
+
+from objstore.ids import Oid, Tid, tid_moment
+
+
+class ObjstoreError(Exception):
+    """The root of the tree. `exit_code` is what a command ends with that meets such an error."""
+
+    exit_code = 2
+
+
+# --- opening -----------------------------------------------------------------------------------------
+
+
+class OpenError(ObjstoreError):
+    """The store at `path` cannot be opened."""
+
+    exit_code = 3
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class StoreMissingError(OpenError):
+    """There is no store at `path`, and the call did not ask to create one."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, "there is no store here; create one with create=True or `objstore init`")
+
+
+class NotAStoreError(OpenError):
+    """`path` holds something that is not a store, so none is created over it."""
+
+
+class StoreLockedError(OpenError):
+    """Another process owns the store. `pid` is that process, None where the lock file does not say."""
+
+    def __init__(self, path: str, pid: int | None) -> None:
+        who = f"process {pid}" if pid is not None else "another process"
+        super().__init__(path, f"{who} has this store open; close it there, or wait until it has ended")
+        self.pid = pid
+
+
+class StoreMismatchError(OpenError):
+    """The store exists, but with another history mode or format than the call asked for."""
+
+
+class FormatVersionError(OpenError):
+    """The store was written in a version of the format that this objstore does not read."""
+
+
+# --- calls -------------------------------------------------------------------------------------------
+
+
+class UsageError(ObjstoreError):
+    """The call does not fit the store, or its state."""
+
+
+class ReadOnlyError(UsageError):
+    """The store, or this connection, was opened for reading."""
+
+    def __init__(self, what: str = "the store") -> None:
+        super().__init__(f"{what} was opened read-only; open it for writing to change it")
+
+
+class ClosedError(UsageError):
+    """The database, or the connection, was closed."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} is closed")
+
+
+class HistoryMissingError(UsageError):
+    """The past that was asked for is not kept: the store is Minimal, or packed to a later time."""
+
+
+class UndoError(UsageError):
+    """A transaction cannot be undone. `tid` names it; `oid` the object in the way, where there is one."""
+
+    exit_code = 4
+
+    def __init__(self, tid: Tid, reason: str, oid: Oid | None = None) -> None:
+        where = f", object {oid.hex()}" if oid is not None else ""
+        super().__init__(f"transaction {tid.hex()} cannot be undone{where}: {reason}")
+        self.tid = tid
+        self.oid = oid
+        self.reason = reason
+
+
+# --- objects -----------------------------------------------------------------------------------------
+
+
+class DataError(ObjstoreError):
+    """An object cannot be had, or cannot be stored."""
+
+
+class POSKeyError(DataError, KeyError):
+    """There is no object `oid` in this snapshot.
+
+    `referrer` is the oid of an object that refers to it, where that is known, and `tid` the snapshot.
+    """
+
+    exit_code = 5
+
+    def __init__(self, oid: Oid, referrer: Oid | None = None, tid: Tid | None = None) -> None:
+        super().__init__(oid)
+        self.oid = oid
+        self.referrer = referrer
+        self.tid = tid
+
+    def __str__(self) -> str:
+        text = f"no object {self.oid.hex()}"
+        if self.tid is not None:
+            text += f" in the snapshot of {self.tid.hex()}"
+        if self.referrer is not None:
+            text += f"; object {self.referrer.hex()} refers to it"
+        return text
+
+
+class ClassNotAllowedError(DataError):
+    """Loading `oid` would import `class_name`, which `allowed_classes` does not name."""
+
+    def __init__(self, class_name: str, oid: Oid | None) -> None:
+        where = f"object {oid.hex()}" if oid is not None else "a record"
+        super().__init__(f"{where} needs {class_name}, which allowed_classes does not permit")
+        self.class_name = class_name
+        self.oid = oid
+
+
+class SerializationError(DataError):
+    """An object cannot be written as a record, or a record not be read as an object."""
+
+    def __init__(self, reason: str, oid: Oid | None = None, class_name: str | None = None) -> None:
+        where = " ".join(part for part in (class_name, oid.hex() if oid is not None else None) if part)
+        super().__init__(f"{where}: {reason}" if where else reason)
+        self.oid = oid
+        self.class_name = class_name
+
+
+class RecordTooLargeError(DataError):
+    """A record of `size` bytes is larger than `limit`, the most that a record may have."""
+
+    def __init__(self, oid: Oid, size: int, limit: int) -> None:
+        super().__init__(
+            f"object {oid.hex()} has a record of {size:,} bytes; the limit is {limit:,}: "
+            "split the object, or keep large binary values in files of their own"
+        )
+        self.oid = oid
+        self.size = size
+        self.limit = limit
+
+
+class BrokenModifiedError(DataError, TypeError):
+    """An object whose class cannot be imported was changed. It can only be read and kept as it is."""
+
+    def __init__(self, class_name: str, oid: Oid | None = None) -> None:
+        super().__init__(f"the class {class_name} cannot be imported, so its objects cannot be changed")
+        self.class_name = class_name
+        self.oid = oid
+
+
+# --- transactions ------------------------------------------------------------------------------------
+
+
+class TransientStoreError(ObjstoreError, TransientError):
+    """The transaction failed, but trying it again may succeed. `DB.run` does so by itself."""
+
+    exit_code = 4
+
+
+class ConflictError(TransientStoreError):
+    """Another transaction changed object `oid` since this one read it.
+
+    `class_name` is dotted, or None where it is not known. `serial` is the revision that this transaction
+    started from, `committed` the one that is current.
+    """
+
+    what = "was changed by another transaction"
+
+    def __init__(
+        self, oid: Oid, serial: Tid, committed: Tid, class_name: str | None = None, reason: str = ""
+    ) -> None:
+        super().__init__(oid, serial, committed, class_name, reason)
+        self.oid = oid
+        self.serial = serial
+        self.committed = committed
+        self.class_name = class_name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        name = f" ({self.class_name})" if self.class_name else ""
+        text = (
+            f"object {self.oid.hex()}{name} {self.what}: started from {self.serial.hex()}, "
+            f"current is {self.committed.hex()}"
+        )
+        return f"{text}; {self.reason}" if self.reason else text
+
+
+class ReadConflictError(ConflictError):
+    """Another transaction changed an object that this one relied on (`Connection.readCurrent`)."""
+
+    what = "was relied on by this transaction and changed by another"
+
+
+class DanglingReferenceError(ConflictError):
+    """The transaction refers to `oid`, which a pack removed because nothing referred to it any more."""
+
+    what = "was removed by a pack while this transaction made a reference to it"
+
+
+class SnapshotTooOldError(TransientStoreError):
+    """A connection kept its snapshot for longer than the store may hold old revisions back."""
+
+    def __init__(self, snapshot: Tid) -> None:
+        super().__init__(
+            f"the snapshot of {tid_moment(snapshot).isoformat()} was given up because too much was written "
+            "since; begin the transaction again, or raise pin_limit"
+        )
+        self.snapshot = snapshot
+
+
+# --- disk --------------------------------------------------------------------------------------------
+
+
+class StorageError(ObjstoreError):
+    """The disk, or what stands on it, is not as it should be."""
+
+    exit_code = 6
+
+
+class StorageFullError(StorageError):
+    """There was no room to write. Nothing was changed; the store goes on as soon as there is room."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}; nothing was changed, make room and try again")
+        self.path = path
+
+
+class StorageFailedError(StorageError):
+    """A write failed such that nobody can say what is on the disk. Reading goes on, writing does not."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}; writing has stopped, reopen the store to recover")
+        self.path = path
+
+
+class CorruptionError(StorageError):
+    """Bytes at `path` (from `offset`, where that is known) are not what was written."""
+
+    exit_code = 7
+
+    def __init__(
+        self, path: str, reason: str, *, offset: int | None = None, oid: Oid | None = None, tid: Tid | None = None
+    ) -> None:
+        at = f" at byte {offset}" if offset is not None else ""
+        what = "".join(
+            f", {kind} {identity.hex()}" for kind, identity in (("object", oid), ("tid", tid)) if identity
+        )
+        super().__init__(f"{path}{at}{what}: {reason}")
+        self.path = path
+        self.offset = offset
+        self.oid = oid
+        self.tid = tid
+        self.reason = reason

@@ -1,0 +1,227 @@
+"""Every name and path of a store, built and parsed in one place.
+
+    HOME/
+      config/settings.toml                          written once
+      journal/working_<tid>_<previous tid>_done/t   a committed transaction that is not yet flushed
+      journal/working_<token>_temp/t                one being written
+      journal/spare_<token>/t                       a recycled directory with a preallocated file
+      marks/flushed_<tid> packed_<tid> oids_<oid>   watermarks, each the name of an empty file
+      A/                                            the home
+      locks/open.lock                               never unlinked
+      lost+found/                                   what recovery or repair set aside
+
+The home holds `o<oid>.c` (the current serial), `o<oid>.<tid>` (a revision) and `t<tid>` (a transaction's
+details) in Full, `o<oid>.d` in Minimal. A name that ends in `.tmp` is a file being written: it has no
+meaning, and whoever finds it may remove it. Names that parse as nothing are somebody else's files.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from objstore.contracts import Format
+from objstore.ids import Oid, Tid
+
+TEMPORARY = ".tmp"
+TRANSACTION_FILE = "t"
+
+_HEX = "([0-9a-f]{16})"
+_DONE = re.compile(f"working_{_HEX}_{_HEX}_done")
+_TEMP = re.compile(f"working_{_HEX}_temp")
+_SPARE = re.compile(f"spare_{_HEX}")
+_MARK = re.compile(f"([a-z]+)_{_HEX}")
+_CURRENT = re.compile(f"o{_HEX}\\.c")
+_REVISION = re.compile(f"o{_HEX}\\.{_HEX}")
+_DATA = re.compile(f"o{_HEX}\\.d")
+_TRANSACTION = re.compile(f"t{_HEX}")
+
+
+@dataclass(frozen=True, slots=True)
+class HomeDirectory:
+    """The places directly below HOME."""
+
+    path: str
+
+    @property
+    def config(self) -> str:
+        return f"{self.path}/config"
+
+    @property
+    def settings(self) -> str:
+        return f"{self.path}/config/settings.toml"
+
+    @property
+    def journal(self) -> str:
+        return f"{self.path}/journal"
+
+    @property
+    def marks(self) -> str:
+        return f"{self.path}/marks"
+
+    @property
+    def home(self) -> str:
+        return f"{self.path}/A"
+
+    @property
+    def locks(self) -> str:
+        return f"{self.path}/locks"
+
+    @property
+    def open_lock(self) -> str:
+        return f"{self.path}/locks/open.lock"
+
+    @property
+    def lost_and_found(self) -> str:
+        return f"{self.path}/lost+found"
+
+
+# --- the journal -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DoneName:
+    """`working_<tid>_<previous>_done`: a committed transaction."""
+
+    tid: Tid
+    previous: Tid
+
+
+@dataclass(frozen=True, slots=True)
+class TempName:
+    """`working_<token>_temp`: a transaction being written."""
+
+    token: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SpareName:
+    """`spare_<token>`: a directory to be used again."""
+
+    token: bytes
+
+
+def done_name(tid: Tid, previous: Tid) -> str:
+    return f"working_{tid.hex()}_{previous.hex()}_done"
+
+
+def temp_name(token: bytes) -> str:
+    return f"working_{token.hex()}_temp"
+
+
+def spare_name(token: bytes) -> str:
+    return f"spare_{token.hex()}"
+
+
+def parse_journal_name(name: str) -> DoneName | TempName | SpareName | None:
+    """What a name in the journal means; None for a foreign one."""
+    if match := _DONE.fullmatch(name):
+        return DoneName(Tid(bytes.fromhex(match[1])), Tid(bytes.fromhex(match[2])))
+    if match := _TEMP.fullmatch(name):
+        return TempName(bytes.fromhex(match[1]))
+    if match := _SPARE.fullmatch(name):
+        return SpareName(bytes.fromhex(match[1]))
+    return None
+
+
+def mark_name(kind: str, value: bytes) -> str:
+    return f"{kind}_{value.hex()}"
+
+
+def parse_mark_name(name: str) -> tuple[str, bytes] | None:
+    """The kind and the value of a watermark; None for a foreign name."""
+    match = _MARK.fullmatch(name)
+    return (match[1], bytes.fromhex(match[2])) if match else None
+
+
+# --- the home ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentName:
+    """`o<oid>.c`: the file that holds an object's current serial (Full)."""
+
+    oid: Oid
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionName:
+    """`o<oid>.<tid>`: one revision (Full)."""
+
+    oid: Oid
+    tid: Tid
+
+
+@dataclass(frozen=True, slots=True)
+class DataName:
+    """`o<oid>.d`: the current revision (Minimal)."""
+
+    oid: Oid
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionName:
+    """`t<tid>`: a transaction's details and the oids that it wrote (Full)."""
+
+    tid: Tid
+
+
+HomeName = CurrentName | RevisionName | DataName | TransactionName
+
+
+def current_name(oid: Oid) -> str:
+    return f"o{oid.hex()}.c"
+
+
+def revision_name(oid: Oid, tid: Tid) -> str:
+    return f"o{oid.hex()}.{tid.hex()}"
+
+
+def data_name(oid: Oid) -> str:
+    return f"o{oid.hex()}.d"
+
+
+def transaction_name(tid: Tid) -> str:
+    return f"t{tid.hex()}"
+
+
+def parse_home_name(name: str) -> HomeName | None:
+    """What a file's name in the home means; None for a foreign or a temporary one."""
+    if match := _REVISION.fullmatch(name):
+        return RevisionName(Oid(bytes.fromhex(match[1])), Tid(bytes.fromhex(match[2])))
+    if match := _CURRENT.fullmatch(name):
+        return CurrentName(Oid(bytes.fromhex(match[1])))
+    if match := _DATA.fullmatch(name):
+        return DataName(Oid(bytes.fromhex(match[1])))
+    if match := _TRANSACTION.fullmatch(name):
+        return TransactionName(Tid(bytes.fromhex(match[1])))
+    return None
+
+
+def object_directory(format: Format, oid: Oid) -> str:
+    """The subdirectory of an object's files, relative to the home; "" is the home itself."""
+    digits = oid.hex()
+    match format:
+        case Format.BUSHY:
+            return "o/" + "/".join(digits[at : at + 2] for at in range(0, 14, 2))
+        case Format.CHUNKY:
+            return f"o/{digits[:12]}"
+        case Format.LAWN:
+            return f"o{digits}"
+        case Format.FLAT:
+            return ""
+
+
+def transaction_directory(format: Format, tid: Tid) -> str:
+    """The subdirectory of a transaction's details, relative to the home.
+
+    Bushy and chunky put the transactions of one minute into one directory; names sort as tids do.
+    """
+    digits = tid.hex()
+    match format:
+        case Format.BUSHY:
+            return "t/" + "/".join(digits[at : at + 2] for at in range(0, 8, 2))
+        case Format.CHUNKY:
+            return f"t/{digits[:5]}/{digits[5:8]}"
+        case Format.LAWN | Format.FLAT:
+            return ""

@@ -1,0 +1,140 @@
+"""The transaction codecs: details as bytes, and the file that a transaction is in the journal.
+
+`docs/format/transaction.md` is the specification. Details stand alone in the home of a Full store
+(`t<tid>`), and within a journal file, where they carry the transaction's token in place of the tid, because
+the file is synced before the tid is known.
+
+A journal file is: a header of fixed size; the records; the table of where they stand; the details. The
+header says how long all of it is, because a recycled file may be longer than what it holds now.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from itertools import pairwise
+from zlib import crc32
+
+from objstore.errors import CorruptionError
+from objstore.ids import Oid, Tid
+from objstore.revisions import Details, Transaction
+
+DETAILS_MAGIC, FILE_MAGIC = b"oT", b"oJ"
+VERSION = 1
+
+_DETAILS = struct.Struct(">2sBx8s8sIIII")  # then user, description, extension, oids, checksum of all
+_FILE = struct.Struct(">2sBx8s8sIQQII")  # the last number is the checksum of the header before it
+_CRC = struct.Struct(">I")
+FILE_HEADER_SIZE = _FILE.size
+
+
+def encode_details(transaction: Transaction) -> bytes:
+    """A transaction's details and the oids it wrote, as bytes."""
+    details = transaction.details
+    user, description = details.user.encode(), details.description.encode()
+    head = _DETAILS.pack(
+        DETAILS_MAGIC,
+        VERSION,
+        transaction.tid,
+        transaction.previous,
+        len(user),
+        len(description),
+        len(details.extension),
+        len(transaction.oids),
+    )
+    body = b"".join((head, user, description, details.extension, *transaction.oids))
+    return body + _CRC.pack(crc32(body))
+
+
+def decode_details(buffer: bytes, path: str = "<bytes>") -> Transaction:
+    """The transaction of a buffer that holds nothing else. Raises `CorruptionError`."""
+    if len(buffer) < _DETAILS.size + _CRC.size:
+        raise CorruptionError(path, "a transaction's details are cut off")
+    magic, version, tid, previous, *sizes, count = _DETAILS.unpack_from(buffer)
+    if magic != DETAILS_MAGIC:
+        raise CorruptionError(path, "these are no transaction's details")
+    if version != VERSION:
+        raise CorruptionError(path, f"transaction version {version}; this objstore reads {VERSION}")
+    if len(buffer) != _DETAILS.size + sum(sizes) + 8 * count + _CRC.size:
+        raise CorruptionError(path, "a transaction's details have the wrong length", tid=Tid(tid))
+    if crc32(buffer[: -_CRC.size]) != _CRC.unpack_from(buffer, len(buffer) - _CRC.size)[0]:
+        raise CorruptionError(path, "the checksum of a transaction's details is wrong", tid=Tid(tid))
+    ends = [_DETAILS.size]
+    for size in sizes:
+        ends.append(ends[-1] + size)
+    user, description, extension = (buffer[start:end] for start, end in pairwise(ends))
+    oids = tuple(Oid(buffer[at : at + 8]) for at in range(ends[-1], len(buffer) - _CRC.size, 8))
+    details = Details(user.decode(), description.decode(), extension)
+    return Transaction(Tid(tid), Tid(previous), details, oids)
+
+
+# --- the journal file --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a record stands in a journal file."""
+
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileHeader:
+    """The first `FILE_HEADER_SIZE` bytes of a journal file.
+
+    `token` is unlike that of any other transaction; the records carry it as their tid. `durable` is the
+    newest transaction that was known to be durable when this one was written: recovery needs it to tell a
+    tail that was never acknowledged from damage. `tail` is where the records end and table and details
+    begin, `end` where all ends. `body_crc` is the checksum of all between the header and `end`.
+    """
+
+    token: bytes
+    durable: Tid
+    count: int
+    tail: int
+    end: int
+    body_crc: int
+
+    def encode(self) -> bytes:
+        fields = (self.token, self.durable, self.count, self.tail, self.end, self.body_crc)
+        head = _FILE.pack(FILE_MAGIC, VERSION, *fields, 0)[: -_CRC.size]
+        return head + _CRC.pack(crc32(head))
+
+
+def decode_header(buffer: bytes, path: str = "<bytes>") -> FileHeader:
+    """The header of a journal file, verified. Raises `CorruptionError`."""
+    if len(buffer) < FILE_HEADER_SIZE:
+        raise CorruptionError(path, "a journal file is cut off", offset=0)
+    magic, version, token, durable, count, tail, end, body_crc, crc = _FILE.unpack_from(buffer)
+    if magic != FILE_MAGIC:
+        raise CorruptionError(path, "this is no journal file", offset=0)
+    if version != VERSION:
+        raise CorruptionError(path, f"journal version {version}; this objstore reads {VERSION}", offset=0)
+    if crc32(buffer[: FILE_HEADER_SIZE - _CRC.size]) != crc:
+        raise CorruptionError(path, "the checksum of a journal file's header is wrong", offset=0)
+    return FileHeader(token, Tid(durable), count, tail, end, body_crc)
+
+
+def encode_tail(transaction: Transaction, sizes: list[int]) -> bytes:
+    """The table (the sizes of the records, in order, and its checksum) and the details."""
+    table = struct.pack(f">{len(sizes)}Q", *sizes)
+    return table + _CRC.pack(crc32(table)) + encode_details(transaction)
+
+
+def decode_tail(buffer: bytes, header: FileHeader, path: str) -> tuple[Transaction, list[Place]]:
+    """The details (with the token as tid) and the places of the records, in the order of the oids."""
+    if len(buffer) != header.end - header.tail or len(buffer) < 8 * header.count + _CRC.size:
+        raise CorruptionError(path, "a journal file's table is cut off", offset=header.tail)
+    table = buffer[: 8 * header.count]
+    if crc32(table) != _CRC.unpack_from(buffer, len(table))[0]:
+        raise CorruptionError(path, "the checksum of a journal file's table is wrong", offset=header.tail)
+    places = []
+    offset = FILE_HEADER_SIZE
+    for size in struct.unpack(f">{header.count}Q", table):
+        places.append(Place(offset, size))
+        offset += size
+    transaction = decode_details(buffer[len(table) + _CRC.size :], path)
+    if offset != header.tail or len(transaction.oids) != header.count or transaction.tid != header.token:
+        raise CorruptionError(path, "a journal file's table does not fit its records", offset=header.tail)
+    return transaction, places

@@ -1,0 +1,1 @@
+"""Floor 5, objects: persistent objects over any `contracts.Store`."""

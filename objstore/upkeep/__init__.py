@@ -1,0 +1,1 @@
+"""Floor 4, upkeep: packing and checking a store."""
