@@ -372,7 +372,7 @@ class PackTarget(Protocol):
     def waiting(self) -> Iterator[RevisionSummary]:
         """The revisions that the journal holds at this moment, committed and not yet in the home."""
 
-    def writers_held(self) -> AbstractContextManager[None]:
+    def writers_held(self) -> AbstractContextManager[object]:
         """While inside, no transaction commits. For moments, not for work."""
 
     def doom(self, is_doomed: Callable[[Oid], bool] | None) -> None:

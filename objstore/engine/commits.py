@@ -1,0 +1,104 @@
+"""The order of commits: which transaction is the last, which are durable, and what each changed.
+
+`last` is the newest transaction that was renamed, `durable` the newest that a power cut cannot take back.
+Nobody is shown anything newer than `durable`. Conflicts are looked for up to `last`, in the oid sets of the
+transactions since one's snapshot, which are kept here while anybody may need them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Container
+from threading import Lock
+
+from objstore.errors import StorageFailedError
+from objstore.ids import Oid, Tid
+
+MAX_REMEMBERED = 1_000_000
+"""How many changed oids are kept at most; who is further behind looks each object up, or forgets all."""
+
+_NOTHING: frozenset[Oid] = frozenset()
+
+
+class Commits:
+    """Sequences the commits of a process.
+
+    `writer` is held from the last conflict check of a vote until the transaction was published.
+    """
+
+    def __init__(self, last: Tid, sync: Callable[[], None], path: str) -> None:
+        self.writer = Lock()  # rank 1: guards the order of commits and `last`
+        self._syncing = Lock()  # rank 3: guards the advance of `durable`
+        self._lock = Lock()  # a leaf: guards the lists below
+        self.last = last
+        self.durable = last
+        self.syncs = 0
+        self._sync = sync
+        self._path = path
+        self._failure: StorageFailedError | None = None
+        self._forgotten = last  # the lists tell all changes after this tid
+        self._tids: list[Tid] = []
+        self._changes: list[frozenset[Oid]] = []
+        self._remembered = 0
+
+    def fail(self, reason: str) -> StorageFailedError:
+        """Stop writing for good: nobody can say what is on the disk."""
+        self._failure = StorageFailedError(self._path, reason)
+        return self._failure
+
+    def require_sound(self) -> None:
+        """Raises StorageFailedError after a failure."""
+        if self._failure is not None:
+            raise StorageFailedError(self._failure.path, self._failure.args[0]) from self._failure
+
+    def publish(self, tid: Tid, oids: frozenset[Oid]) -> None:
+        """Make a renamed transaction the last one. Called with `writer` held."""
+        with self._lock:
+            self._tids.append(tid)
+            self._changes.append(oids)
+            self._remembered += len(oids)
+            if self._remembered > MAX_REMEMBERED:
+                self._forget(len(self._tids) // 2)
+        self.last = tid
+
+    def make_durable(self, tid: Tid) -> None:
+        """Return once `tid` is durable. One sync serves all who wait for it (group commit).
+
+        Raises StorageFailedError where the sync fails: what it covered may be there after a crash, or not.
+        """
+        with self._syncing:
+            if self.durable >= tid:
+                return
+            self.require_sound()
+            target = self.last
+            try:
+                self._sync()
+            except OSError as error:
+                raise self.fail(f"the journal cannot be synced: {error.strerror or error}") from error
+            self.syncs += 1
+            self.durable = target
+
+    def changed(self, after: Tid, upto: Tid, except_for: Container[Tid] = ()) -> frozenset[Oid] | None:
+        """The oids changed by transactions with `after` < tid <= `upto`, those of some left out.
+
+        None where that is no longer known.
+        """
+        if after >= upto:
+            return _NOTHING
+        with self._lock:
+            if after < self._forgotten:
+                return None
+            first, end = bisect_right(self._tids, after), bisect_right(self._tids, upto)
+            sets = [self._changes[at] for at in range(first, end) if self._tids[at] not in except_for]
+        return sets[0] if len(sets) == 1 else _NOTHING.union(*sets)
+
+    def forget(self, upto: Tid) -> None:
+        """Nobody's snapshot is older than `upto`: what was changed by then need not be known."""
+        with self._lock:
+            self._forget(bisect_right(self._tids, upto))
+
+    def _forget(self, count: int) -> None:
+        if count:
+            self._forgotten = self._tids[count - 1]
+            self._remembered -= sum(len(oids) for oids in self._changes[:count])
+            del self._tids[:count], self._changes[:count]

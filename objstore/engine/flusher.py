@@ -1,0 +1,222 @@
+"""The flusher: moves transactions from the journal to the home, in batches, behind everybody's back.
+
+A batch: 1. choose transactions, oldest first, that are durable (in Minimal, where the home holds one
+revision of an object: that no snapshot is older than); 2. read them, verified; in Minimal drop what a later
+one of the batch supersedes; 3. write them into the home, which syncs all it touched; 4. advance the mark
+`flushed`; 5. forget them in the journal's index; 6. recycle their directories. A crash before 4 leaves
+transactions to flush again, which changes nothing; after 4 directories that recovery lets go of.
+
+An error leaves everything in the journal, where it is safe. It is kept, and raised to the next who commits;
+then the flusher tries again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from threading import Condition, Lock, Thread
+
+from objstore.contracts import History, StoreOptions
+from objstore.engine.commits import Commits
+from objstore.engine.failures import storage_error
+from objstore.engine.journal import Waiting
+from objstore.engine.lookup import Lookup
+from objstore.engine.marks import FLUSHED, Marks
+from objstore.engine.snapshots import Snapshots
+from objstore.errors import StorageError
+from objstore.ids import NO_TID, Oid, Tid
+from objstore.revisions import Revision, Transaction
+
+
+@dataclass(slots=True)
+class FlushCounters:
+    """What the flusher has done since the store was opened."""
+
+    batches: int = 0
+    transactions: int = 0
+    revisions: int = 0
+    superseded: int = 0
+    """Revisions that never reached the home, because a later one of their batch replaced them."""
+    waits: int = 0
+    """Commits that waited for room in the journal."""
+    failures: int = 0
+    snapshots_expired: int = 0
+
+
+class Flusher:
+    """Flushes a store, in a thread of its own (`options.background`) and whenever `flush` is called."""
+
+    def __init__(
+        self, lookup: Lookup, commits: Commits, snapshots: Snapshots, marks: Marks, options: StoreOptions
+    ) -> None:
+        self.counters = FlushCounters()
+        self._lookup = lookup
+        self._commits = commits
+        self._snapshots = snapshots
+        self._marks = marks
+        self._options = options
+        self._full = lookup.home.history is History.FULL
+        self.lock = Lock()  # rank 2: one flush at a time; held, nothing moves out of the journal
+        self._wake = Condition(Lock())  # a leaf: guards the fields below
+        self._stopping = False
+        self._error: StorageError | None = None
+        self._thread: Thread | None = None
+
+    @property
+    def flushed(self) -> Tid:
+        """The home holds every transaction up to this one."""
+        return Tid(self._marks.get(FLUSHED))
+
+    # --- the thread ---
+
+    def start(self) -> None:
+        if self._options.background:
+            self._thread = Thread(target=self._run, name="objstore-flusher", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; what waits stays in the journal."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                if not self._stopping and not self._is_urgent():
+                    self._wake.wait(self._options.flush_age)
+                if self._stopping:
+                    return
+            try:
+                self.flush()
+            except StorageError as error:
+                self._keep(error)
+            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait for the flusher must hear it
+                self._keep(StorageError(f"{self._lookup.journal.path}: the flusher failed: {error!r}"))
+
+    def _keep(self, error: StorageError) -> None:
+        """Keep an error for the next caller, and rest before the next try."""
+        with self._wake:
+            self._error = error
+            self._wake.notify_all()
+            if not self._stopping:
+                self._wake.wait(self._options.flush_age)
+
+    def _is_urgent(self) -> bool:
+        index, options = self._lookup.index, self._options
+        volume = index.count >= options.flush_transactions or index.bytes >= options.flush_bytes
+        return volume and self._bound() > self.flushed
+
+    def notify(self) -> None:
+        """A transaction was committed: wake the thread if enough waits."""
+        if self._thread is not None and self._is_urgent():
+            with self._wake:
+                self._wake.notify_all()
+
+    def raise_failure(self) -> None:
+        """Raise, once, what the flusher met since the last call."""
+        if self._error is not None:
+            with self._wake:
+                error, self._error = self._error, None
+            if error is not None:
+                raise error
+
+    def wait_for_room(self) -> None:
+        """Return once the journal may take another transaction. Raises what keeps it from being flushed.
+
+        What snapshots hold back does not make anybody wait: past `pin_limit` they lose it.
+        """
+        index = self._lookup.index
+        if index.bytes <= self._options.journal_limit:
+            return
+        if not self._full and index.bytes > self._options.pin_limit:
+            self.counters.snapshots_expired += self._snapshots.expire(self._newest_kept())
+        if self._flushable() <= self._options.journal_limit:
+            return
+        self.counters.waits += 1
+        if self._thread is None:
+            self.flush()
+            return
+        with self._wake:
+            self._wake.notify_all()
+            while not self._stopping and self._flushable() > self._options.journal_limit:
+                if self._error is not None:
+                    error, self._error = self._error, None
+                    raise error
+                self._wake.wait(self._options.flush_age)
+
+    def _flushable(self) -> int:
+        """Bytes that wait and that no snapshot holds back."""
+        bound = self._bound()
+        index = self._lookup.index
+        return index.bytes if bound >= self._commits.durable else index.bytes_upto(bound)
+
+    def _newest_kept(self) -> Tid:
+        """The tid that snapshots must reach for half of `pin_limit` to stay in the journal."""
+        kept = 0
+        for waiting in reversed(self._lookup.index.transactions()):
+            kept += waiting.size
+            if kept > self._options.pin_limit // 2:
+                return min(waiting.tid, self._commits.durable)
+        return NO_TID
+
+    # --- flushing ---
+
+    def _bound(self) -> Tid:
+        return self._commits.durable if self._full else self._snapshots.horizon()
+
+    def flush(self) -> None:
+        """Flush everything that may be flushed now. Raises StorageError; what was not flushed waits."""
+        with self.lock:
+            self._commits.forget(self._snapshots.horizon())
+            bound = self._bound()
+            try:
+                while batch := self._choose(bound):
+                    self._flush_batch(batch)
+                    with self._wake:
+                        self._wake.notify_all()
+            except OSError as error:
+                self.counters.failures += 1
+                raise storage_error(self._lookup.journal.path, error) from error
+            except StorageError:
+                self.counters.failures += 1
+                raise
+
+    def _choose(self, bound: Tid) -> list[Waiting]:
+        batch: list[Waiting] = []
+        volume = 0
+        for waiting in self._lookup.index.transactions():
+            if waiting.tid > bound or len(batch) == self._options.flush_transactions:
+                break
+            if batch and volume + waiting.size > self._options.flush_bytes:
+                break
+            batch.append(waiting)
+            volume += waiting.size
+        return batch
+
+    def _flush_batch(self, batch: list[Waiting]) -> None:
+        self._lookup.home.apply(self._surviving(batch))
+        self._marks.advance(FLUSHED, batch[-1].tid)
+        self._lookup.index.remove(batch)
+        self.counters.batches += 1
+        self.counters.transactions += len(batch)
+        for waiting in batch:
+            # Failing to recycle loses nothing: opening lets go of what the mark says is flushed.
+            with contextlib.suppress(OSError):
+                self._lookup.journal.recycle(waiting.path, waiting.size, waiting.header.token)
+
+    def _surviving(self, batch: list[Waiting]) -> Iterator[tuple[Transaction, Sequence[Revision]]]:
+        newest: dict[Oid, Tid] = {}
+        if not self._full:
+            newest = {oid: waiting.tid for waiting in batch for oid in waiting.transaction.oids}
+        for waiting in batch:
+            revisions = self._lookup.journal.revisions(waiting)
+            if not self._full:
+                survivors = [revision for revision in revisions if newest[revision.oid] == waiting.tid]
+                self.counters.superseded += len(revisions) - len(survivors)
+                revisions = survivors
+            self.counters.revisions += len(revisions)
+            yield waiting.transaction, revisions

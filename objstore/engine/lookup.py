@@ -1,0 +1,81 @@
+"""Looking a revision up: the journal first, then the home. No lock is taken.
+
+A revision moves from the journal to the home while others read. The home has it before the journal's index
+forgets it, and the index forgets it before its file is recycled. So: who does not find it in the index
+finds it in the home, and who finds it in the index, but no longer in the file, looks again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from objstore.contracts import Home
+from objstore.engine.journal import Journal
+from objstore.engine.waiting import Held, WaitingIndex
+from objstore.errors import CorruptionError
+from objstore.ids import Oid, Tid
+from objstore.revisions import Revision, RevisionSummary, Transaction
+
+
+class Lookup:
+    """Finds revisions and transactions wherever they stand."""
+
+    def __init__(self, journal: Journal, index: WaitingIndex, home: Home) -> None:
+        self.journal = journal
+        self.index = index
+        self.home = home
+
+    def newest(self, oid: Oid) -> Tid | None:
+        """The newest serial of an object, durable or not; None where nothing is stored of it."""
+        return self.index.newest(oid) or self.home.current(oid)
+
+    def load(self, oid: Oid, upto: Tid) -> Revision | None:
+        """The newest revision with tid <= `upto`, deleted ones included; None where there is none."""
+        while True:
+            held = self.index.find(oid, upto)
+            if held is None:
+                return self.home.load(oid, upto)
+            try:
+                return self.journal.revision(held.waiting, oid, held.place)
+            except (OSError, CorruptionError):
+                if self.index.holds(held.tid):
+                    raise
+
+    def summaries(self, oid: Oid, upto: Tid) -> Iterator[RevisionSummary]:
+        """An object's revisions with tid <= `upto`, newest first."""
+        told: Tid | None = None
+        for held in reversed(self.index.of_object(oid)):
+            if held.tid <= upto:
+                summary = self.summary(held)
+                if summary is None:  # flushed since, so the home tells of it and of all before it
+                    break
+                told = held.tid
+                yield summary
+        for summary in self.home.summaries(oid):
+            if summary.tid <= upto and (told is None or summary.tid < told):
+                yield summary
+
+    def summary(self, held: Held) -> RevisionSummary | None:
+        """One revision of the journal without its data; None where it has been flushed since."""
+        try:
+            return self.journal.summary(held.waiting, held.oid, held.place)
+        except (OSError, CorruptionError):
+            if self.index.holds(held.tid):
+                raise
+            return None
+
+    def transaction(self, tid: Tid) -> Transaction | None:
+        waiting = self.index.transaction(tid)
+        return waiting.transaction if waiting is not None else self.home.transaction(tid)
+
+    def transactions(self, upto: Tid) -> Iterator[Transaction]:
+        """The transactions with tid <= `upto`, newest first, as far as they are kept."""
+        told = upto
+        first = True
+        for waiting in reversed(self.index.transactions()):
+            if waiting.tid <= upto:
+                told, first = waiting.tid, False
+                yield waiting.transaction
+        for transaction in self.home.transactions(told):
+            if first or transaction.tid < told:
+                yield transaction

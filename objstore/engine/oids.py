@@ -1,0 +1,45 @@
+"""New oids: handed out from blocks that are reserved durably, so that no crash makes one come twice."""
+
+from __future__ import annotations
+
+from threading import Lock
+
+from objstore.engine.marks import OIDS, Marks
+from objstore.ids import Oid, number, oid_from
+
+SMALLEST_BLOCK, LARGEST_BLOCK = 64, 8192
+
+
+class Oids:
+    """Hands out oids. May be used by any thread.
+
+    What a process reserved and did not use is lost, so blocks begin small and double: a process that makes
+    a few objects wastes few oids, and one that makes a million syncs a directory for every 8,192 of them.
+    """
+
+    def __init__(self, marks: Marks) -> None:
+        self._marks = marks
+        self._next = self._end = number(marks.get(OIDS))
+        self._block = SMALLEST_BLOCK
+        self._lock = Lock()  # guards the fields here; taken before the marks' lock
+
+    def new(self) -> Oid:
+        """An oid that nobody had and nobody else will have. Raises OSError where it cannot be reserved."""
+        with self._lock:
+            if self._next >= self._end:
+                self._reserve(self._next + self._block)
+                self._block = min(2 * self._block, LARGEST_BLOCK)
+            oid = oid_from(self._next)
+            self._next += 1
+            return oid
+
+    def cover(self, oid: Oid) -> None:
+        """Never hand out `oid`, which came with copied data, nor one below it. Durable on return."""
+        with self._lock:
+            if number(oid) >= self._end:
+                self._reserve(number(oid) + 1)
+                self._next = self._end
+
+    def _reserve(self, end: int) -> None:
+        self._marks.advance(OIDS, oid_from(end))
+        self._end = end

@@ -1,0 +1,233 @@
+"""Opening a store, and creating one: what must be there, in which order it is made, who may.
+
+Creation: 1. make HOME and `locks`, and take the lock; 2. make the other directories, the marks and the
+home, and sync them; 3. write `config/settings.toml` under a temporary name, sync it, rename it, sync its
+directory. Only a directory with settings is a store, so a crash before 3 leaves the beginnings of one,
+which the next creation completes; and what has settings is whole.
+
+A store is never created because one is missing: without settings, a journal, home or marks that hold
+anything are somebody's data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import uuid
+from collections.abc import Callable
+from itertools import count
+
+from objstore.contracts import FileLock, Filesystem, Format, History, LockedError, Packer, StoreOptions
+from objstore.engine.failures import storage_error
+from objstore.engine.homes import make_home
+from objstore.engine.journal import Journal
+from objstore.engine.marks import FLUSHED, OIDS, Marks
+from objstore.engine.recovery import examine, recover, require_whole
+from objstore.engine.store import DirectoryStore
+from objstore.errors import (
+    NotAStoreError,
+    OpenError,
+    StoreLockedError,
+    StoreMismatchError,
+    StoreMissingError,
+)
+from objstore.formats.layouts import TEMPORARY, HomeDirectory, parse_home_name, parse_journal_name
+from objstore.formats.settings import Settings, decode_settings
+from objstore.ids import NO_TID, oid_from
+
+DEFAULT_HISTORY, DEFAULT_FORMAT = History.FULL, Format.CHUNKY
+
+
+def open_store(
+    path: str,
+    options: StoreOptions,
+    *,
+    filesystem: Filesystem,
+    packer: Packer,
+    clock: Callable[[], float] = time.time,
+    tolerant: bool = False,
+) -> DirectoryStore:
+    """Open the store at `path` (absolute), creating it where `options` ask for that.
+
+    `tolerant` opens a store whose journal is damaged, as far as it is whole: read-only, for a check. Raises
+    OpenError and its kin, CorruptionError, StorageError.
+    """
+    directory = HomeDirectory(path)
+    try:
+        if not filesystem.exists(directory.settings):
+            lock = _create(directory, options, filesystem)
+        else:
+            lock = _lock(directory, filesystem, shared=options.read_only)
+        try:
+            return _assemble(directory, options, filesystem, lock, packer, clock, tolerant)
+        except BaseException:
+            lock.close()
+            raise
+    except OSError as error:
+        raise OpenError(path, error.strerror or str(error)) from error
+
+
+def _assemble(
+    directory: HomeDirectory,
+    options: StoreOptions,
+    filesystem: Filesystem,
+    lock: FileLock,
+    packer: Packer,
+    clock: Callable[[], float],
+    tolerant: bool,
+) -> DirectoryStore:
+    settings = decode_settings(filesystem.read(directory.settings), directory.settings)
+    _require_match(directory.path, settings, options)
+    marks = Marks(filesystem, directory.marks)
+    marks.read()
+    journal = Journal(filesystem, directory.journal)
+    if options.read_only:
+        recovered = examine(journal, marks)
+        if not tolerant:
+            require_whole(recovered)
+    else:
+        recovered = recover(directory, journal, marks)
+    return DirectoryStore(
+        directory,
+        settings,
+        options,
+        lock=lock,
+        journal=journal,
+        marks=marks,
+        home=make_home(filesystem, directory.home, settings.history, settings.format),
+        recovered=recovered,
+        packer=packer,
+        clock=clock,
+        new_token=_tokens(),
+    )
+
+
+def _tokens() -> Callable[[], bytes]:
+    """Tokens that no other transaction has: random in the first half, counted in the second."""
+    start = os.urandom(4)
+    numbers = count(1)
+    return lambda: start + (next(numbers) & 0xFFFFFFFF).to_bytes(4, "big")
+
+
+def _require_match(path: str, settings: Settings, options: StoreOptions) -> None:
+    for what, there, asked in (
+        ("history", settings.history, options.history),
+        ("format", settings.format, options.format),
+    ):
+        if asked is not None and asked is not there:
+            raise StoreMismatchError(
+                path, f"the store was created with {what}={there.value!r}, not {asked.value!r}; leave {what} out"
+            )
+
+
+def _lock(directory: HomeDirectory, filesystem: Filesystem, *, shared: bool) -> FileLock:
+    try:
+        return filesystem.lock(directory.open_lock, shared=shared)
+    except LockedError as error:
+        raise StoreLockedError(directory.path, error.pid) from error
+
+
+# --- creation ----------------------------------------------------------------------------------------
+
+
+def _create(directory: HomeDirectory, options: StoreOptions, filesystem: Filesystem) -> FileLock:
+    """Create a store, and hold its lock."""
+    path = directory.path
+    if options.read_only or not options.create:
+        if filesystem.exists(path) and _is_foreign(directory, filesystem):
+            raise NotAStoreError(path, "this is no objstore store: it has no config/settings.toml")
+        raise StoreMissingError(path)
+    parent = os.path.dirname(path)
+    if not filesystem.exists(parent):
+        raise OpenError(path, f"the directory {parent} does not exist; make it first")
+    if filesystem.exists(path):
+        _require_beginnings(directory, filesystem)
+    _make(filesystem, path)
+    filesystem.sync_directory(parent)
+    _make(filesystem, directory.locks)
+    lock = _lock(directory, filesystem, shared=False)
+    try:
+        if not filesystem.exists(directory.settings):  # else another process was first
+            _require_beginnings(directory, filesystem)
+            _fill(directory, options, filesystem)
+    except OSError as error:
+        lock.close()
+        raise storage_error(path, error) from error
+    except BaseException:
+        lock.close()
+        raise
+    return lock
+
+
+def _make(filesystem: Filesystem, path: str) -> None:
+    with contextlib.suppress(FileExistsError):
+        filesystem.make_directory(path)
+
+
+def _is_foreign(directory: HomeDirectory, filesystem: Filesystem) -> bool:
+    return any(
+        f"{directory.path}/{entry.name}" not in _places(directory) for entry in filesystem.entries(directory.path)
+    )
+
+
+def _places(directory: HomeDirectory) -> set[str]:
+    return {
+        directory.config,
+        directory.journal,
+        directory.marks,
+        directory.home,
+        directory.locks,
+        directory.lost_and_found,
+    }
+
+
+def _require_beginnings(directory: HomeDirectory, filesystem: Filesystem) -> None:
+    """Raises NotAStoreError unless a directory is empty, or what an interrupted creation has left."""
+    if _is_foreign(directory, filesystem):
+        raise NotAStoreError(
+            directory.path, "the directory is not empty and is no objstore store; choose another, or empty it"
+        )
+    data = None
+    if filesystem.exists(directory.journal):
+        names = [entry.name for entry in filesystem.entries(directory.journal)]
+        data = next((name for name in names if parse_journal_name(name) is not None), None)
+    if data is None and filesystem.exists(directory.home):
+        data = _first_file(filesystem, directory.home)
+    if data is not None:
+        raise NotAStoreError(
+            directory.path,
+            f"config/settings.toml is missing, but there is data ({data}); restore it",
+        )
+
+
+def _first_file(filesystem: Filesystem, path: str) -> str | None:
+    pending = [path]
+    while pending:
+        place = pending.pop()
+        for entry in filesystem.entries(place):
+            if entry.is_directory:
+                pending.append(f"{place}/{entry.name}")
+            elif parse_home_name(entry.name) is not None:
+                return entry.name
+    return None
+
+
+def _fill(directory: HomeDirectory, options: StoreOptions, filesystem: Filesystem) -> None:
+    settings = Settings(options.history or DEFAULT_HISTORY, options.format or DEFAULT_FORMAT, str(uuid.uuid4()))
+    for place in (directory.config, directory.journal, directory.marks, directory.home):
+        _make(filesystem, place)
+    marks = Marks(filesystem, directory.marks)
+    marks.advance(FLUSHED, NO_TID)
+    marks.advance(OIDS, oid_from(1))
+    make_home(filesystem, directory.home, settings.history, settings.format).prepare()
+    for place in (directory.journal, directory.home, directory.locks, directory.path):
+        filesystem.sync_directory(place)
+    temporary = directory.settings + TEMPORARY
+    if filesystem.exists(temporary):
+        filesystem.unlink(temporary)
+    with filesystem.create(temporary) as file:
+        file.write(settings.encode())
+        file.sync()
+    filesystem.rename(temporary, directory.settings)
+    filesystem.sync_directory(directory.config)

@@ -1,0 +1,294 @@
+"""The store: journal, home, flusher and readers' snapshots, behind the contracts of the floors above.
+
+`DirectoryStore` is a `contracts.Store` and a `contracts.PackTarget`. Locks, in the order in which they are
+taken: the writer lock, the flusher's, the sync of the journal, the readers' table, then leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from threading import Lock
+
+from objstore.contracts import (
+    FileLock,
+    Filesystem,
+    History,
+    Home,
+    Packer,
+    PackReport,
+    Progress,
+    Resolver,
+    StoreOptions,
+    View,
+)
+from objstore.engine.commits import Commits
+from objstore.engine.failures import storage_error
+from objstore.engine.flusher import Flusher
+from objstore.engine.journal import Journal
+from objstore.engine.lookup import Lookup
+from objstore.engine.marks import FLUSHED, PACKED, Marks
+from objstore.engine.oids import Oids
+from objstore.engine.pending import Pending, Workshop
+from objstore.engine.recovery import Examination
+from objstore.engine.snapshots import Snapshots
+from objstore.engine.views import StoreView
+from objstore.engine.waiting import WaitingIndex
+from objstore.errors import (
+    ClosedError,
+    HistoryMissingError,
+    ObjstoreError,
+    POSKeyError,
+    ReadOnlyError,
+    StorageError,
+    UsageError,
+)
+from objstore.formats.layouts import HomeDirectory
+from objstore.formats.settings import Settings
+from objstore.ids import NO_TID, Oid, Tid, tid_moment
+from objstore.revisions import Details, Revision, RevisionSummary, Transaction
+
+
+class DirectoryStore:
+    """A store in a directory, made by `engine.opening.open_store`. May be used by any thread."""
+
+    def __init__(
+        self,
+        directory: HomeDirectory,
+        settings: Settings,
+        options: StoreOptions,
+        *,
+        lock: FileLock,
+        journal: Journal,
+        marks: Marks,
+        home: Home,
+        recovered: Examination,
+        packer: Packer,
+        clock: Callable[[], float],
+        new_token: Callable[[], bytes],
+    ) -> None:
+        self.directory = directory
+        self.settings = settings
+        self.journal = journal
+        self.recovered = recovered
+        self._options = options
+        self._lock = lock
+        self._marks = marks
+        self._home = home
+        self._packer = packer
+        index = WaitingIndex()
+        for waiting in recovered.waiting:
+            index.add(waiting)
+        self._lookup = Lookup(journal, index, home)
+        self._commits = Commits(recovered.last, journal.sync, journal.path)
+        self._snapshots = Snapshots(self._commits)
+        self._flusher = Flusher(self._lookup, self._commits, self._snapshots, marks, options)
+        self._oids = Oids(marks)
+        self._workshop = Workshop(
+            self._lookup, self._commits, self._flusher, self._oids, clock, new_token, self.packed_upto
+        )
+        self._packing = Lock()  # held by the one pack that runs
+        self._past = NO_TID  # while a pack runs: nobody is given a view of an earlier time
+        self._closed = False
+        if not options.read_only:
+            self._flusher.start()
+
+    # --- facts ---
+
+    @property
+    def name(self) -> str:
+        return self.directory.path
+
+    @property
+    def filesystem(self) -> Filesystem:
+        return self.journal.filesystem
+
+    @property
+    def home(self) -> Home:
+        return self._home
+
+    @property
+    def history_mode(self) -> History:
+        return self.settings.history
+
+    @property
+    def read_only(self) -> bool:
+        return self._options.read_only
+
+    def last_tid(self) -> Tid:
+        return self._commits.durable
+
+    def packed_upto(self) -> Tid:
+        return Tid(self._marks.get(PACKED))
+
+    def statistics(self) -> Mapping[str, int | float | str]:
+        counters = self._flusher.counters
+        return {
+            "history": self.settings.history.value,
+            "format": self.settings.format.value,
+            "identity": self.settings.identity,
+            "last_tid": self._commits.durable.hex(),
+            "flushed_tid": self._flusher.flushed.hex(),
+            "packed_tid": self.packed_upto().hex(),
+            "horizon_tid": self._snapshots.horizon().hex(),
+            "snapshots": self._snapshots.count,
+            "snapshots_expired": counters.snapshots_expired,
+            "journal_transactions": self._lookup.index.count,
+            "journal_bytes": self._lookup.index.bytes,
+            "journal_waits": counters.waits,
+            "journal_syncs": self._commits.syncs,
+            "flush_batches": counters.batches,
+            "flushed_transactions": counters.transactions,
+            "flushed_revisions": counters.revisions,
+            "superseded_revisions": counters.superseded,
+            "flush_failures": counters.failures,
+        }
+
+    # --- reading ---
+
+    def view(self, at: Tid | None = None) -> View:
+        self._require_open()
+        if at is None or at >= self._commits.durable:
+            return self._new_view(at)
+        if self.history_mode is History.MINIMAL:
+            raise HistoryMissingError("a Minimal store keeps no past; create it with history='full' for that")
+        view = self._new_view(at)
+        # Asked once the snapshot is in the table: a pack that begins now respects it.
+        bound = max(self.packed_upto(), self._past)
+        if at < bound:
+            view.close()
+            raise HistoryMissingError(f"history was packed to {tid_moment(bound).isoformat()}")
+        return view
+
+    def _new_view(self, at: Tid | None) -> StoreView:
+        return StoreView(self._lookup, self._commits, self._snapshots, at)
+
+    def revision(self, oid: Oid, tid: Tid) -> Revision:
+        self._require_open()
+        revision = self._lookup.load(oid, tid) if tid <= self._commits.durable else None
+        if revision is None or revision.tid != tid:
+            raise POSKeyError(oid, tid=tid)
+        return revision
+
+    def summaries(self, oid: Oid) -> Iterator[RevisionSummary]:
+        self._require_open()
+        some = False
+        for summary in self._lookup.summaries(oid, self._commits.durable):
+            some = True
+            yield summary
+        if not some:
+            raise POSKeyError(oid)
+
+    def transaction(self, tid: Tid) -> Transaction | None:
+        self._require_open()
+        return self._lookup.transaction(tid) if tid <= self._commits.durable else None
+
+    def transactions(self, upto: Tid | None = None) -> Iterator[Transaction]:
+        self._require_open()
+        durable = self._commits.durable
+        return self._lookup.transactions(durable if upto is None else min(upto, durable))
+
+    # --- writing ---
+
+    def new_oid(self) -> Oid:
+        self._require_writable()
+        try:
+            return self._oids.new()
+        except OSError as error:
+            raise storage_error(self.directory.marks, error) from error
+
+    def begin(self, details: Details, view: View, resolver: Resolver) -> Pending:
+        self._require_writable()
+        self._commits.require_sound()
+        self._flusher.raise_failure()
+        if not isinstance(view, StoreView):
+            raise UsageError("a transaction begins on a view of the same store")
+        return Pending(self._workshop, details, view, resolver)
+
+    def flush(self) -> None:
+        self._require_writable()
+        self._flusher.raise_failure()
+        self._flusher.flush()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"the store {self.name}")
+
+    def _require_writable(self) -> None:
+        self._require_open()
+        if self.read_only:
+            raise ReadOnlyError(f"the store {self.name}")
+
+    # --- packing ---
+
+    def pack(self, upto: Tid, *, dry_run: bool = False, progress: Progress | None = None) -> PackReport:
+        self._require_writable()
+        if not self._packing.acquire(blocking=False):
+            raise UsageError(f"the store {self.name} is being packed already; wait until that has ended")
+        try:
+            return self._packer(self, upto, dry_run=dry_run, progress=progress)
+        except OSError as error:
+            raise storage_error(self.name, error) from error
+        finally:
+            self._past = NO_TID
+            self._packing.release()
+
+    def begin_pack(self, upto: Tid) -> Tid:
+        # First the bound for new views, then the horizon of those that are there: no view slips between.
+        self._past = min(upto, self._flusher.flushed)
+        self._past = min(self._past, self._snapshots.horizon())
+        return self._past
+
+    def last_tids(self, count: int) -> list[Tid]:
+        tids: list[Tid] = []
+        for transaction in self.transactions():
+            if len(tids) == count:
+                break
+            tids.append(transaction.tid)
+        return tids
+
+    def waiting(self) -> Iterator[RevisionSummary]:
+        with self._flusher.lock:
+            found = [
+                self.journal.summary(waiting, oid, place)
+                for waiting in self._lookup.index.transactions()
+                for oid, place in zip(waiting.transaction.oids, waiting.places, strict=True)
+            ]
+        return iter(found)
+
+    def writers_held(self) -> AbstractContextManager[object]:
+        return self._commits.writer
+
+    def doom(self, is_doomed: Callable[[Oid], bool] | None) -> None:
+        self._workshop.is_doomed = is_doomed
+
+    def record_pack(self, upto: Tid) -> None:
+        if upto != NO_TID:
+            self._marks.advance(PACKED, upto)
+
+    # --- the end ---
+
+    def close(self) -> None:
+        """Flush what waits (`flush_on_close`), stop the flusher and let go of the lock.
+
+        What was committed is durable before. Raises what kept it from being flushed, after having closed.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        failure: ObjstoreError | None = None
+        self._flusher.stop()
+        try:
+            if self._options.flush_on_close and not self.read_only:
+                self._flusher.flush()
+        except StorageError as error:
+            failure = error
+        finally:
+            self._lock.close()
+        if failure is not None:
+            raise failure
+
+    @property
+    def flushed(self) -> Tid:
+        """The home holds every transaction up to this one."""
+        return Tid(self._marks.get(FLUSHED))
