@@ -79,7 +79,7 @@ class Journal:
         """Write a transaction and make it durable, but for its name: one fdatasync, and one fsync of its
         directory unless that is a recycled one. Raises OSError; nothing is left then.
         """
-        encoded = [records.encode(revision) for revision in revisions]
+        encoded = [records.encode(revision, Tid(token)) for revision in revisions]
         oids = tuple(revision.oid for revision in revisions)
         transaction = Transaction(Tid(token), NO_TID, details, oids)
         tail = encode_tail(transaction, [len(record) for record in encoded])

@@ -29,6 +29,7 @@ from objstore.errors import (
     DanglingReferenceError,
     ReadConflictError,
     RecordTooLargeError,
+    SerializationError,
     UsageError,
 )
 from objstore.formats import pickles, records
@@ -165,7 +166,10 @@ class Pending:
         if data is None:
             revision = self._workshop.lookup.load(oid, tid)
             data = revision.data if revision is not None else None
-        return pickles.class_name(data) if data is not None else None
+        try:
+            return pickles.class_name(data) if data is not None else None
+        except SerializationError:  # only a name for a message is wanted
+            return None
 
     def _refuse_dangling(self) -> None:
         is_doomed = self._workshop.is_doomed

@@ -26,8 +26,8 @@ HEADER_SIZE = _FIELDS.size + _CRC.size
 _TID_AT = 20
 
 
-def encode(revision: Revision) -> bytes:
-    """A revision as bytes. Raises `RecordTooLargeError`."""
+def encode(revision: Revision, tid: Tid | None = None) -> bytes:
+    """A revision as bytes, at another tid than its own if one is given. Raises `RecordTooLargeError`."""
     data = revision.data
     if data is not None and len(data) > MAX_DATA:
         raise RecordTooLargeError(revision.oid, len(data), MAX_DATA)
@@ -52,7 +52,7 @@ def encode(revision: Revision) -> bytes:
         references,
         len(data) if data is not None else 0,
         revision.oid,
-        revision.tid,
+        revision.tid if tid is None else tid,
         revision.previous,
         crc32(body),
     )

@@ -1,0 +1,163 @@
+"""What opening makes of a journal that was left behind: what counts, what is rolled back, what is damage."""
+
+from __future__ import annotations
+
+import pytest
+from stores import commit, contents, open_on
+
+from objstore.engine.store import DirectoryStore
+from objstore.errors import CorruptionError
+from objstore.formats.layouts import done_name
+from objstore.ids import NO_TID, tid_from
+from objstore.machine.memory import MemoryFilesystem
+
+
+@pytest.fixture
+def filesystem():
+    return MemoryFilesystem()
+
+
+def left_behind(filesystem, commits=4) -> tuple[DirectoryStore, list]:
+    """A store whose process ended without closing, with transactions in the journal."""
+    store = open_on(filesystem)
+    tids = [commit(store, {0: at, at: at}) for at in range(1, commits + 1)]
+    store._lock.close()
+    return store, tids
+
+
+def journal_of(store):
+    return {entry.name for entry in store.filesystem.entries(store.directory.journal)}
+
+
+def transaction_file(store, tids, at):
+    previous = tids[at - 1] if at else NO_TID
+    return f"{store.directory.journal}/{done_name(tids[at], previous)}"
+
+
+def test_what_was_committed_is_adopted(filesystem):
+    _, tids = left_behind(filesystem)
+    again = open_on(filesystem)
+    assert again.last_tid() == tids[-1]
+    assert contents(again, range(6)) == {0: 4, 1: 1, 2: 2, 3: 3, 4: 4}
+    assert again.statistics()["journal_transactions"] == 4
+
+
+def test_what_was_being_written_is_dropped(filesystem):
+    store, _ = left_behind(filesystem)
+    filesystem.make_directory(f"{store.directory.journal}/working_00000000000000aa_temp")
+    with filesystem.create(f"{store.directory.journal}/working_00000000000000aa_temp/t") as file:
+        file.write(b"half")
+    again = open_on(filesystem)
+    assert all(name.endswith("_done") for name in journal_of(again))
+
+
+def test_what_was_flushed_is_let_go_of(filesystem):
+    store = open_on(filesystem)
+    tid = commit(store, {0: 1})
+    content = filesystem.read(f"{transaction_file(store, [tid], 0)}/t")
+    store.close()
+    left = transaction_file(store, [tid], 0)
+    filesystem.make_directory(left)
+    with filesystem.create(f"{left}/t") as file:
+        file.write(content)
+    again = open_on(filesystem)
+    assert not any(name.endswith("_done") for name in journal_of(again))
+    assert again.last_tid() == tid
+    assert contents(again, [0]) == {0: 1}
+
+
+def test_a_tail_that_the_chain_does_not_reach_is_set_aside(filesystem):
+    """The names of the last two were not synced, and only the later one reached the disk."""
+    store, tids = left_behind(filesystem, commits=2)
+    lost = tid_from(int.from_bytes(tids[-1], "big") + 1)
+    tail = tid_from(int.from_bytes(lost, "big") + 1)
+    # Both were written when nothing after tids[-1] was durable, as in one group commit.
+    path = f"{store.directory.journal}/{done_name(tail, lost)}"
+    filesystem.make_directory(path)
+    last = filesystem.read(f"{transaction_file(store, tids, 1)}/t")
+    with filesystem.create(f"{path}/t") as file:
+        file.write(last)
+    again = open_on(filesystem)
+    assert again.last_tid() == tids[-1]
+    assert contents(again, range(4)) == {0: 2, 1: 1, 2: 2}
+    assert [entry.name for entry in filesystem.entries(store.directory.lost_and_found)] == [done_name(tail, lost)]
+    commit(again, {0: "on"})
+    again.close()
+    assert contents(open_on(filesystem), [0]) == {0: "on"}
+
+
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_a_missing_transaction_that_was_acknowledged_is_damage(filesystem, missing):
+    store, tids = left_behind(filesystem)
+    gone = transaction_file(store, tids, missing)
+    filesystem.unlink(f"{gone}/t")
+    filesystem.remove_directory(gone)
+    before = journal_of(store)
+    with pytest.raises(CorruptionError, match="missing") as caught:
+        open_on(filesystem)
+    assert caught.value.tid == tids[missing + 1]
+    assert "objstore check" in str(caught.value)
+    assert journal_of(store) == before
+
+
+@pytest.mark.parametrize("at", [0, 2, 3])
+@pytest.mark.parametrize("byte", [3, 20, -5])
+def test_a_damaged_file_is_damage(filesystem, at, byte):
+    store, tids = left_behind(filesystem)
+    path = f"{transaction_file(store, tids, at)}/t"
+    content = bytearray(filesystem.read(path))
+    content[byte] ^= 1
+    with filesystem.open_existing(path) as file:
+        file.write(bytes(content))
+    with pytest.raises(CorruptionError) as caught:
+        open_on(filesystem)
+    assert caught.value.path == path
+
+
+def test_a_damaged_record_is_an_error_for_its_reader_and_for_the_flusher(filesystem):
+    store, tids = left_behind(filesystem)
+    path = f"{transaction_file(store, tids, 3)}/t"
+    content = bytearray(filesystem.read(path))
+    content[110] ^= 1
+    with filesystem.open_existing(path) as file:
+        file.write(bytes(content))
+    again = open_on(filesystem)
+    with pytest.raises(CorruptionError):
+        contents(again, [0])
+    with pytest.raises(CorruptionError):
+        again.flush()
+    assert again.flushed == tids[2] or again.flushed == NO_TID
+    assert contents(again, [1, 2, 3]) == {1: 1, 2: 2, 3: 3}
+
+
+def test_foreign_names_in_the_journal_are_ignored(filesystem):
+    store, tids = left_behind(filesystem)
+    for name in (".nfs0001", "working_~", "t"):
+        filesystem.create(f"{store.directory.journal}/{name}").close()
+    filesystem.make_directory(f"{store.directory.journal}/lost+found")
+    again = open_on(filesystem)
+    assert again.last_tid() == tids[-1]
+    again.close()
+    assert {".nfs0001", "working_~", "t", "lost+found"} <= journal_of(again)
+
+
+def test_recovering_twice_comes_to_the_same(filesystem):
+    _, tids = left_behind(filesystem)
+    first = open_on(filesystem)
+    first._lock.close()
+    second = open_on(filesystem)
+    assert [waiting.tid for waiting in second.recovered.waiting] == tids
+
+
+def test_a_recycled_directory_is_used_again(filesystem):
+    store = open_on(filesystem)
+    commit(store, {0: "x" * 500})
+    store.flush()
+    assert {name[:6] for name in journal_of(store)} == {"spare_"}
+    commit(store, {0: "short"})
+    assert {name[:8] for name in journal_of(store)} == {"working_"}
+    store._lock.close()
+    again = open_on(filesystem)
+    assert contents(again, [0]) == {0: "short"}
+    again.close()
+    assert contents(open_on(filesystem), [0]) == {0: "short"}
