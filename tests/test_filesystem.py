@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from simulated import SimulatedFilesystem
 
 from objstore.contracts import Entry, Filesystem, LockedError
 from objstore.machine.memory import MemoryFilesystem
@@ -25,11 +26,12 @@ def _base(filesystem: Filesystem) -> str:
     return "/base"
 
 
-@pytest.fixture(params=["posix", "memory"])
+@pytest.fixture(params=["posix", "memory", "simulated"])
 def fs(request: pytest.FixtureRequest) -> Filesystem:
     made: dict[str, Callable[[], Filesystem]] = {
         "posix": PosixFilesystem,
         "memory": MemoryFilesystem,
+        "simulated": SimulatedFilesystem,
     }
     return made[request.param]()
 

@@ -22,13 +22,13 @@ class MemoryFilesystem:
     """`contracts.Filesystem` in memory, for any number of threads.
 
     `capacity` is how many bytes its files may hold together, None for as many as the machine has. A write
-    past it writes what fits and raises OSError with ENOSPC, as a disk does.
+    past it writes what fits and raises OSError with ENOSPC, as a disk does. `tree` is what it begins with.
     """
 
-    def __init__(self, *, capacity: int | None = None) -> None:
+    def __init__(self, *, capacity: int | None = None, tree: Tree | None = None) -> None:
         self.capacity = capacity
         self._guard = threading.Lock()  # the tree, the room used, and the locks; nothing is locked inside
-        self._tree = Tree()
+        self._tree = tree if tree is not None else Tree()
         self._used = 0
         self._locks: dict[File, _Holders] = {}
 
