@@ -12,91 +12,21 @@ import pickle
 import struct
 import sys
 
-import persistent
 import pytest
-import ZODB
-from BTrees.IOBTree import IOBTree
-from BTrees.OOBTree import OOBTree, OOTreeSet
+from BTrees.OOBTree import OOBTree
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from persistent.list import PersistentList
 from persistent.mapping import PersistentMapping
-from persistent.wref import WeakRef
 from ZODB.serialize import referencesf
 from zodbpickle import binary
+from zodbrecords import Pid, Sized, pickled, python2_record, zodb_records
 
 from objstore.errors import SerializationError
 from objstore.formats.pickles import class_name, references, rewrite_references
 from objstore.ids import Oid, oid_from, pack_oids, split_oids
 
-
-class Sized(persistent.Persistent):
-    """Created with arguments, so references to it carry no class."""
-
-    def __new__(cls, *_arguments):
-        return persistent.Persistent.__new__(cls)
-
-    def __init__(self, size, friend):
-        self.size = size
-        self.friend = friend
-
-    def __getnewargs__(self):
-        return (self.size, self.friend)
-
-
-def zodb_records() -> dict[bytes, bytes]:
-    """The records of a small database of many kinds of objects, by oid."""
-    database = ZODB.DB(None)
-    with database.transaction() as connection:
-        root = connection.root()
-        root["tree"] = OOBTree({f"key {n}": PersistentMapping(n=n) for n in range(100)})
-        root["set"] = OOTreeSet(range(3))
-        root["numbers"] = IOBTree({n: "ä" * n for n in range(300)})
-        root["list"] = PersistentList([root["tree"], root["tree"], b"\x00" * 8, ("w", 2.5, 2**70, None, True)])
-        root["weak"] = WeakRef(root["tree"])
-        root["cycle"] = PersistentMapping(root=root)
-        root["sized"] = Sized(3, root["list"])
-        root["large"] = PersistentMapping({n: (n, [n], {n: n}, {n}) for n in range(200)})
-        root["large"]["end"] = root["list"]
-    records = {}
-    with database.transaction() as connection:
-        for number in itertools.count():
-            oid = oid_from(number)
-            if number == len(connection._storage):
-                break
-            records[oid] = connection._storage.load(oid)[0]
-    database.close()
-    return records
-
-
 RECORDS = zodb_records()
 OID = [oid_from(0x1000 + n) for n in range(9)]
-
-
-def pickled(class_: object, state: object, protocol: int = 3) -> bytes:
-    """A record as ZODB's writer makes it, with one memo for both of its pickles."""
-    out = io.BytesIO()
-    pickler = ReferencePickler(out, protocol)
-    pickler.dump(class_)
-    pickler.dump(state)
-    return out.getvalue()
-
-
-class Pid:
-    """Pickled as this persistent id."""
-
-    def __init__(self, value):
-        self.value = value
-
-
-class ReferencePickler(pickle.Pickler):
-    def persistent_id(self, obj):
-        return obj.value if isinstance(obj, Pid) else None
-
-
-def python2_record(state: bytes, name: bytes = b"old.module\nOld\n") -> bytes:
-    """A record as Python 2 wrote it in protocol 1."""
-    return b"(c" + name + b"q\x01Nt." + state
 
 
 class Loader(pickle.Unpickler):
@@ -240,7 +170,7 @@ def test_class_names_of_real_records():
         "BTrees.OOBTree.OOTreeSet",
         "BTrees.IOBTree.IOBTree",
         "BTrees.IOBTree.IOBucket",
-        f"{__name__}.Sized",
+        "zodbrecords.Sized",
     }
 
 
