@@ -46,11 +46,13 @@ class SimulatedFilesystem:
     """A `contracts.Filesystem`, empty or as a crash has left it, all of which is durable then.
 
     `before_operation` is called with each operation that is about to happen, outside of all locks: it may
-    read, switch threads, raise, or do operations of its own, which then come before.
+    read, switch threads, raise, or do operations of its own, which then come before. `before_read` is
+    called likewise with the path of a file that is about to be read.
     """
 
     def __init__(self, state: CrashState | None = None) -> None:
         self.before_operation: Callable[[Operation], None] | None = None
+        self.before_read: Callable[[str], None] | None = None
         self.stopped = False
         self._tree = state.tree() if state is not None else Tree()
         self._live = MemoryFilesystem(tree=self._tree)
@@ -223,15 +225,26 @@ class SimulatedFilesystem:
 
     # --- reading and locking, which change nothing that lasts ---
 
+    def _announce(self, path: str) -> None:
+        self._require_life()
+        if self.before_read is not None:
+            self.before_read(path)
+            self._require_life()
+
     def read(self, path: str) -> bytes:
         """The whole content of a file."""
-        self._require_life()
+        self._announce(path)
         return self._live.read(path)
 
     def read_at(self, path: str, offset: int, length: int) -> bytes:
         """Up to `length` bytes from `offset`: fewer only where the file ends."""
-        self._require_life()
+        self._announce(path)
         return self._live.read_at(path, offset, length)
+
+    def map(self, path: str) -> memoryview:
+        """The content of a file, as it is now."""
+        self._announce(path)
+        return self._live.map(path)
 
     def size(self, path: str) -> int:
         """The length of a file in bytes."""

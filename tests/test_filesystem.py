@@ -89,6 +89,21 @@ def test_reading_a_part(fs: Filesystem, base: str) -> None:
         fs.read_at(path, 0, -1)
 
 
+def test_a_mapped_file_outlives_its_name(fs: Filesystem, base: str) -> None:
+    path = f"{base}/a"
+    put(fs, path, b"0123456789" * 1000)
+    data = fs.map(path)
+    assert data.readonly
+    fs.unlink(path)
+    put(fs, path, b"another")
+    assert data == b"0123456789" * 1000
+    assert fs.map(path) == b"another"
+    put(fs, f"{base}/empty", b"")
+    assert fs.map(f"{base}/empty") == b""
+    with pytest.raises(FileNotFoundError):
+        fs.map(f"{base}/missing")
+
+
 def test_a_large_file(fs: Filesystem, base: str) -> None:
     data = random.Random(1).randbytes(3_000_001)
     put(fs, f"{base}/a", data)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import mmap
 import os
 from collections.abc import Callable
 from types import TracebackType
@@ -69,6 +70,16 @@ class PosixFilesystem:
             if length > _SURE_LENGTH or offset > _SURE_LENGTH:
                 length = min(length, max(0, os.fstat(descriptor).st_size - offset))
             return _read(descriptor, offset, length) if length else b""
+        finally:
+            os.close(descriptor)
+
+    def map(self, path: str) -> memoryview:
+        """The content of a file, through the page cache."""
+        descriptor = os.open(path, _READ)
+        try:
+            if not os.fstat(descriptor).st_size:
+                return memoryview(b"")  # nothing cannot be mapped
+            return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
         finally:
             os.close(descriptor)
 
