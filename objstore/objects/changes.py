@@ -1,0 +1,229 @@
+"""What a connection's transaction has changed so far, from its first change until it commits or aborts.
+
+An object is *named* when it has got its oid but was not written yet, *created* once it was written for the
+first time in this transaction, *modified* if it was there before. Whatever happens, an abort leaves each
+modified object without its state, to be loaded anew, and each new one without oid and connection, as it was
+before it met this transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from persistent import Persistent, PickleCache
+
+from objstore.contracts import PendingTransaction
+from objstore.errors import SerializationError
+from objstore.ids import NO_TID, Oid, Tid
+from objstore.objects.broken import name_of
+from objstore.objects.savepoints import Mark, SavepointStore
+from objstore.objects.serialize import Jar, LostState, ObjectWriter
+
+_lost = LostState()
+
+
+class Sink(Protocol):
+    """Where records go: the pending transaction, or the savepoints' store."""
+
+    def store(self, oid: Oid, serial: Tid, data: bytes, references: bytes | None) -> None: ...
+
+
+class Changes:
+    """The changes of one connection. Used by one thread at a time."""
+
+    def __init__(self, jar: Jar, cache: PickleCache, savepoint_memory: int) -> None:
+        self._jar = jar
+        self._cache = cache
+        self._memory = savepoint_memory
+        self._writer = ObjectWriter(jar)
+        self._registered: list[Persistent] = []
+        self._named: dict[Oid, Persistent] = {}
+        self._created: set[Oid] = set()
+        self._modified: set[Oid] = set()
+        self._resolved: frozenset[Oid] = frozenset()
+        self.read_current: dict[Oid, Tid] = {}
+        self.savepoints: SavepointStore | None = None
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to commit or to abort."""
+        return bool(self._registered or self._named or self._created or self._modified or self.savepoints)
+
+    def named(self, oid: Oid) -> Persistent | None:
+        """A new object that was not written yet."""
+        return self._named.get(oid)
+
+    # --- as the application works ---
+
+    def register(self, obj: Persistent) -> None:
+        """An object was changed for the first time since it was loaded or written."""
+        if obj._p_oid not in self._named:
+            self._registered.append(obj)
+
+    def name(self, obj: Persistent, oid: Oid) -> None:
+        """Adopt a new object. It counts as changed, so that no cache drops its only state."""
+        self._named[oid] = obj
+        obj._p_oid = oid
+        obj._p_jar = self._jar
+        obj._p_changed = True
+
+    def note_created(self, oid: Oid) -> None:
+        """A record of a new object was written without the object."""
+        self._created.add(oid)
+
+    # --- writing ---
+
+    def write(self, sink: Sink, *, settle: bool) -> int:
+        """Write every change and every new object that changed ones refer to; how many were written.
+
+        Objects that were written in this call are not written twice, though they were changed meanwhile; if
+        `settle`, they count as unchanged from then on. Raises SerializationError and what the sink and the
+        objects raise; the transaction is then to be aborted.
+        """
+        written: set[Oid] = set()
+        at = 0
+        while self._named or at < len(self._registered):
+            if self._named:
+                oid, obj = self._named.popitem()
+                self._created.add(oid)
+                self._cache[oid] = obj
+            else:
+                obj = self._registered[at]
+                at += 1
+                oid = self._oid_of_changed(obj)
+                if not obj._p_changed or (oid in written and not settle):
+                    continue
+                if oid not in self._created:
+                    self._modified.add(oid)
+            self._write(obj, oid, sink, settle)
+            written.add(oid)
+        if settle:
+            self._registered.clear()
+        return len(written)
+
+    def _oid_of_changed(self, obj: Persistent) -> Oid:
+        if obj._p_jar is not self._jar:
+            reason = "it was changed here, but belongs to another connection by now"
+            raise SerializationError(reason, obj._p_oid, name_of(type(obj)))
+        return Oid(obj._p_oid)
+
+    def _write(self, obj: Persistent, oid: Oid, sink: Sink, settle: bool) -> None:
+        data, references = self._writer.serialize(obj)
+        serial = NO_TID if oid in self._created else Tid(obj._p_serial)
+        sink.store(oid, serial, data, references)
+        self._cache.update_object_size_estimation(oid, len(data))
+        obj._p_estimated_size = len(data)
+        self.read_current.pop(oid, None)
+        if settle:
+            obj._p_changed = False
+
+    def write_all(self, pending: PendingTransaction) -> int:
+        """Write everything to a pending transaction, what savepoints hold included; how many records.
+
+        What was only read, and must be current, is checked too.
+        """
+        if self.savepoints is None:
+            count = self.write(pending, settle=False)
+        else:
+            self.write(self.savepoints, settle=True)
+            for oid, (serial, data, references) in self.savepoints.all():
+                pending.store(oid, serial, data, references)
+                if oid not in self._created:
+                    self._modified.add(oid)
+            count = len(self.savepoints)
+        for oid, serial in self.read_current.items():
+            pending.check_current(oid, serial)
+        return count
+
+    # --- savepoints ---
+
+    def savepoint(self) -> Mark:
+        """Write every change to the savepoints' store; the moment to roll back to."""
+        store = self.temporary()
+        self.write(store, settle=True)
+        return store.mark()
+
+    def temporary(self) -> SavepointStore:
+        """The savepoints' store, made if need be."""
+        if self.savepoints is None:
+            self.savepoints = SavepointStore(self._memory)
+        return self.savepoints
+
+    def rollback(self, mark: Mark) -> None:
+        """Take back every change after a savepoint."""
+        store = self.temporary()
+        changed = store.rollback(mark)
+        gone = {oid for oid in changed if oid in self._created and oid not in store}
+        self._disown_named()
+        self._disown_created(gone)
+        self._created -= gone
+        self._invalidate(changed - gone)
+        self._forget_registered()
+
+    # --- the end ---
+
+    def resolved(self, oids: frozenset[Oid]) -> None:
+        """These were merged with what others committed: what is in memory is not what is stored."""
+        self._resolved = oids
+        self._invalidate(oids)
+
+    def committed(self, tid: Tid) -> None:
+        """All of it was committed at `tid`."""
+        for oid in self._modified | self._created:
+            obj = self._cache.get(oid)
+            if obj is not None and obj._p_changed is not None and oid not in self._resolved:
+                obj._p_changed = False
+                obj._p_serial = tid
+        self._invalidate(self._resolved)  # again: who looked at them since the vote saw the past
+        self._reset()
+
+    def abort(self) -> None:
+        """Give all of it up. Aborting twice is allowed."""
+        self._disown_named()
+        self._disown_created(self._created)
+        written = set(self.savepoints.oids()) if self.savepoints is not None else set()
+        self._invalidate((self._modified | written) - self._created)
+        self._forget_registered()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._registered.clear()
+        self._created.clear()
+        self._modified.clear()
+        self._resolved = frozenset()
+        self.read_current.clear()
+        if self.savepoints is not None:
+            self.savepoints.close()
+            self.savepoints = None
+
+    def _forget_registered(self) -> None:
+        """Drop the state of what was changed and not disowned."""
+        self._invalidate(Oid(obj._p_oid) for obj in self._registered if obj._p_jar is self._jar)
+        self._registered.clear()
+
+    def _invalidate(self, oids: Iterable[Oid]) -> None:
+        self._cache.invalidate(list(oids))  # a list, because the cache empties what it is given
+
+    def _disown_named(self) -> None:
+        while self._named:
+            _, obj = self._named.popitem()
+            _disown(obj)
+
+    def _disown_created(self, oids: Iterable[Oid]) -> None:
+        for oid in list(oids):
+            obj = self._cache.get(oid)
+            if obj is not None:
+                del self._cache[oid]
+                _disown(obj)
+
+
+def _disown(obj: Persistent) -> None:
+    """Make an object as new as it was. A ghost has lost its state, so it becomes one that says so."""
+    if obj._p_changed is None:
+        del obj._p_jar
+        obj._p_jar = _lost
+        return
+    obj._p_changed = False
+    del obj._p_jar
+    del obj._p_oid
+    obj._p_serial = NO_TID

@@ -1,0 +1,452 @@
+"""A connection: a transaction's view of the objects of a database.
+
+It hands out persistent objects, loads their states as they are looked at, notes what is changed, and takes
+part in the commits of its transaction manager. All it shows during a transaction is one snapshot; the
+snapshot moves on where transactions begin and end, and what others have changed leaves the cache in the
+same moment. The interface is that of ZODB's Connection.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from tempfile import TemporaryFile
+from typing import IO, Any
+
+import transaction
+from persistent import Persistent, PickleCache
+
+from objstore.contracts import PendingTransaction, View
+from objstore.errors import (
+    ClosedError,
+    ConflictError,
+    ObjstoreError,
+    POSKeyError,
+    ReadOnlyError,
+    SerializationError,
+    UsageError,
+)
+from objstore.formats import pickles
+from objstore.ids import NO_TID, ROOT, Oid, Tid, split_oids
+from objstore.objects.broken import name_of
+from objstore.objects.changes import Changes
+from objstore.objects.details import details_of
+from objstore.objects.exchange import Importer, export_subgraph
+from objstore.objects.root import RootConvenience
+from objstore.objects.savepoints import Mark
+from objstore.objects.serialize import LostState, ObjectReader
+from objstore.objects.shared import DATABASE_NAME, Shared
+
+logger = logging.getLogger(__name__)
+
+
+class Connection:
+    """Made by `DB.open`. Used by one thread at a time.
+
+    `transaction_manager` is the manager whose transactions it takes part in, None while it is closed;
+    `opened` the time at which it was opened, in seconds since 1970, None while it is closed.
+    """
+
+    database_name = DATABASE_NAME
+
+    def __init__(
+        self, shared: Shared, view: View, released: Callable[[Connection], None], *, historical: bool = False
+    ) -> None:
+        self._shared = shared
+        self._view = view
+        self._released = released
+        self._historical = historical
+        self._cache = PickleCache(self, shared.options.cache_size, shared.options.cache_size_bytes)
+        self._changes = Changes(self, self._cache, shared.options.savepoint_memory)
+        self._reader = ObjectReader(self, shared.finder)
+        self._callbacks: list[Callable[[], object]] = []
+        self._joined = False
+        self._pending: PendingTransaction | None = None
+        self._wrote = 0
+        self._end_commit: Callable[[], None] | None = None
+        self.transaction_manager: Any = None
+        self.opened: float | None = None
+
+    # --- objects ---
+
+    @property
+    def root(self) -> RootConvenience:
+        """The root: `root()` is the mapping, `root.name` an item of it."""
+        return RootConvenience(self[ROOT])
+
+    def get(self, oid: Oid) -> Persistent:
+        """The object with this oid; its state is loaded when it is looked at.
+
+        Raises POSKeyError, which names an object that refers to it where one is in the cache;
+        ClassNotAllowedError, SerializationError, ClosedError.
+        """
+        try:
+            return self[oid]
+        except POSKeyError as error:
+            self._tell_referrer(error)
+            raise
+
+    def __getitem__(self, oid: Oid) -> Persistent:
+        """As `get`, without searching for who refers to a missing object."""
+        self._require_open()
+        if not isinstance(oid, bytes) or len(oid) != 8:
+            raise TypeError(f"an oid is 8 bytes, not {oid!r}")
+        known = self.cached(oid)
+        if known is not None:
+            return known
+        data, _ = self._load(oid)
+        ghost = self._reader.ghost(oid, data)
+        known = self.cached(oid)  # its arguments may have led back to it
+        if known is not None:
+            return known
+        self.new_ghost(oid, ghost)
+        return ghost
+
+    def cached(self, oid: Oid) -> Persistent | None:
+        """The object with this oid if it is in memory, else None."""
+        known = self._cache.get(oid)
+        return known if known is not None else self._changes.named(oid)
+
+    def new_ghost(self, oid: Oid, ghost: Persistent) -> None:
+        """Adopt an object that was made without its state."""
+        self._cache.new_ghost(oid, ghost)
+
+    def add(self, obj: Persistent) -> None:
+        """Give a new object an oid; it is stored when the transaction commits.
+
+        Objects that are reachable from stored ones need not be added. Raises TypeError where it is not
+        persistent, SerializationError where it belongs to another connection, ReadOnlyError, ClosedError.
+        """
+        self._require_open()
+        if not isinstance(obj, Persistent):
+            raise TypeError(f"only persistent objects have an oid, not {obj!r}")
+        if isinstance(obj._p_jar, LostState):
+            obj._p_jar.setstate(obj)
+        if obj._p_jar is None:
+            self._require_writable()
+            self._join()
+            self.adopt(obj)
+        elif obj._p_jar is not self:
+            raise SerializationError("it belongs to another connection", obj._p_oid, name_of(type(obj)))
+
+    def adopt(self, obj: Persistent) -> Oid:
+        """Give a new object its oid, within a transaction that this connection has joined."""
+        oid = self._shared.store.new_oid()
+        self._changes.name(obj, oid)
+        return oid
+
+    def oldstate(self, obj: Persistent, tid: Tid) -> Any:
+        """The state that the transaction `tid` gave to an object. Raises POSKeyError."""
+        self._require_open()
+        oid = Oid(obj._p_oid)
+        data = self._shared.store.revision(oid, tid).data
+        if data is None:
+            raise POSKeyError(oid, tid=tid)
+        return self._reader.state(oid, data)
+
+    def readCurrent(self, obj: Persistent) -> None:
+        """Make the commit fail with ReadConflictError if another transaction has changed this object.
+
+        That is for objects that are relied on but not changed; it counts if anything is changed.
+        """
+        obj._p_activate()
+        if obj._p_jar is self and obj._p_serial != NO_TID:
+            self._changes.read_current[Oid(obj._p_oid)] = Tid(obj._p_serial)
+
+    # --- what persistent objects ask of their jar ---
+
+    def setstate(self, obj: Persistent) -> None:
+        """Load the state of a ghost. Raises what `get` raises, and SnapshotTooOldError, CorruptionError."""
+        self._require_open()
+        oid = Oid(obj._p_oid)
+        try:
+            data, serial = self._load(oid)
+            self._reader.set_state(obj, data)
+        except POSKeyError as error:
+            self._tell_referrer(error)
+            raise
+        obj._p_serial = serial
+        self._cache.update_object_size_estimation(oid, len(data))
+        obj._p_estimated_size = len(data)
+
+    def register(self, obj: Persistent) -> None:
+        """An object is about to change, or has. Raises ReadOnlyError, ClosedError.
+
+        It is noted first and refused then: some classes change their state before they say so, and it has
+        to be dropped when the transaction ends.
+        """
+        self._changes.register(obj)
+        self._require_open()
+        self._join()
+        self._require_writable()
+
+    def _load(self, oid: Oid) -> tuple[bytes, Tid]:
+        savepoints = self._changes.savepoints
+        written = savepoints.load(oid) if savepoints is not None else None
+        return (written.data, written.serial) if written is not None else self._view.load(oid)
+
+    def _tell_referrer(self, error: POSKeyError) -> None:
+        """Find an object in the cache that refers to a missing one: from the newest, by their records."""
+        missing = Oid(error.oid)
+        if error.referrer is not None:
+            return
+        for oid, _ in reversed(self._cache.lru_items()):
+            try:
+                data, _ = self._load(oid)
+                refers = data.find(missing) >= 0 and missing in split_oids(pickles.references(data))
+            except ObjstoreError:  # it is not there yet, or cannot be read: ask the next one
+                continue
+            if refers:
+                error.referrer = oid
+                return
+
+    # --- the connection itself ---
+
+    def db(self) -> Any:
+        """The `DB` that made it."""
+        return self._shared.db
+
+    def isReadOnly(self) -> bool:
+        """Whether nothing can be changed through it."""
+        return self._historical or self._shared.store.read_only
+
+    def sync(self) -> None:
+        """Begin a new transaction, giving up the changes of the present one, and see what is newest."""
+        self._require_open()
+        self.transaction_manager.begin()
+
+    def cacheMinimize(self) -> None:
+        """Drop the states of all objects that were not changed."""
+        self._cache.minimize()
+
+    def cacheGC(self) -> None:
+        """Drop the states of the objects that were not used for longest, down to the size of the cache."""
+        self._cache.incrgc()
+
+    def onCloseCallback(self, function: Callable[[], object]) -> None:
+        """Have a function called when this connection is closed the next time. What it raises is logged."""
+        self._callbacks.append(function)
+
+    def open_with(self, transaction_manager: Any) -> None:
+        """Begin to take part in a manager's transactions, None for the thread's. `DB.open` calls this."""
+        manager = transaction.manager.manager if transaction_manager is None else transaction_manager
+        self.transaction_manager = manager
+        self.opened = self._shared.clock()
+        try:
+            self._advance()
+            manager.registerSynch(self)
+        except BaseException:
+            self.opened = self.transaction_manager = None
+            raise
+        self._cache.incrgc()
+
+    def close(self) -> None:
+        """Give the connection back. Closing twice is allowed.
+
+        Raises UsageError where it has changes that were neither committed nor aborted.
+        """
+        if self.opened is None:
+            return
+        if self._joined and not self._shared.commits.closed:
+            raise UsageError("the connection takes part in a transaction; commit or abort before closing it")
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            try:
+                callback()
+            except Exception:
+                logger.exception("a callback failed while a connection was closed")
+        self._changes.abort()
+        manager, self.transaction_manager, self.opened = self.transaction_manager, None, None
+        with suppress(KeyError):  # the manager was told to forget all it knew
+            manager.unregisterSynch(self)
+        self._cache.incrgc()
+        self._released(self)
+
+    @property
+    def view(self) -> View:
+        """Its snapshot of the store."""
+        return self._view
+
+    @property
+    def joined(self) -> bool:
+        """Whether it takes part in a transaction, because something was changed."""
+        return self._joined
+
+    @property
+    def cached_objects(self) -> int:
+        """How many objects have their state in memory."""
+        return int(self._cache.cache_non_ghost_count)
+
+    @property
+    def cached_bytes(self) -> int:
+        """How many bytes their records have, about."""
+        return int(self._cache.total_estimated_size)
+
+    def set_cache_size(self, objects: int, size: int) -> None:
+        """How many objects, and bytes of records, are kept in memory between transactions."""
+        self._cache.cache_size = objects
+        self._cache.cache_size_bytes = size
+
+    def refresh(self) -> None:
+        """Move on to what is newest, between transactions or while nobody has the connection open."""
+        self._advance()
+
+    def _require_open(self) -> None:
+        self._shared.commits.require_open()
+        if self.opened is None:
+            raise ClosedError("the connection")
+
+    def _require_writable(self) -> None:
+        if self.isReadOnly():
+            raise ReadOnlyError("the connection to the past" if self._historical else self._shared.store.name)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.opened is None else f"at {self._view.snapshot.hex()}"
+        return f"<objstore connection to {self._shared.store.name}, {state}>"
+
+    # --- what transaction managers tell ---
+
+    def beforeCompletion(self, _transaction: object) -> None:
+        """A transaction is about to end: nothing to do."""
+
+    def newTransaction(self, _transaction: object) -> None:
+        """A transaction begins: see what is newest."""
+        self._between_transactions()
+
+    def afterCompletion(self, _transaction: object) -> None:
+        """A transaction has ended: see what is newest, also where none is begun explicitly."""
+        self._between_transactions()
+        self._cache.incrgc()
+        self._shared.after_completion()
+
+    def _between_transactions(self) -> None:
+        if self.opened is not None and not self._shared.commits.closed and not self._joined:
+            self._advance()
+
+    def _advance(self) -> None:
+        """Move the snapshot on and drop the states that it has outdated: all of them, should that fail."""
+        self._changes.abort()  # what was refused was changed nevertheless
+        try:
+            changed = self._view.advance()
+            self._cache.invalidate(list(self._cache.cache_data if changed is None else changed))
+        except BaseException:
+            self._cache.invalidate(list(self._cache.cache_data))
+            raise
+
+    # --- the data manager of two-phase commits ---
+
+    def _join(self) -> None:
+        if not self._joined:
+            self.transaction_manager.get().join(self)
+            self._joined = True
+
+    def sortKey(self) -> str:
+        """Orders the data managers of a transaction."""
+        return f"{self._shared.store.name}:{id(self)}"
+
+    def tpc_begin(self, transaction: Any) -> None:
+        """Begin to commit. Raises ReadOnlyError, ClosedError, UsageError."""
+        if self._changes:
+            self._require_writable()
+        self._end_commit = self._shared.commits.begin(transaction, self)
+
+    def commit(self, transaction: Any) -> None:
+        """Write the changes. Raises SerializationError, StorageError."""
+        self._wrote = 0
+        if self._changes:
+            store = self._shared.store
+            self._pending = store.begin(details_of(transaction), self._view, self._shared.resolver)
+            self._wrote = self._changes.write_all(self._pending)
+
+    def tpc_vote(self, _transaction: object) -> None:
+        """Make them ready to commit. Raises ConflictError and its kin, StorageError."""
+        if self._pending is None:
+            return
+        try:
+            self._changes.resolved(self._pending.vote())
+        except ConflictError as error:
+            obj = self._cache.get(error.oid)
+            if error.class_name is None and obj is not None:
+                error.class_name = name_of(type(obj))
+            raise
+
+    def tpc_finish(self, _transaction: object) -> None:
+        """Commit them."""
+        if self._pending is not None and self._wrote:
+            self._changes.committed(self._pending.finish())
+        self._end()
+
+    def tpc_abort(self, _transaction: object) -> None:
+        """Give up the changes of a commit that failed."""
+        self._end()
+
+    def abort(self, _transaction: object) -> None:
+        """Give up the changes."""
+        self._end()
+
+    def _end(self) -> None:
+        pending, self._pending = self._pending, None
+        try:
+            if pending is not None:
+                pending.abort()  # which does nothing after a finish
+        finally:
+            self._joined = False
+            end, self._end_commit = self._end_commit, None
+            if end is not None:
+                end()
+            self._changes.abort()
+
+    def savepoint(self) -> Savepoint:
+        """A moment to roll back to, within the transaction. Called by `transaction.savepoint()`."""
+        self._require_writable()
+        mark = self._changes.savepoint()
+        self._cache.incrgc()
+        return Savepoint(self._changes, mark)
+
+    # --- export and import ---
+
+    def exportFile(self, oid: Oid, f: str | IO[bytes] | None = None) -> IO[bytes]:
+        """Write an object and all that is reachable from it, in ZODB's export format.
+
+        To an open file, to a path, or to a temporary file; the file is returned, open, at its end. Changes
+        since the last commit or savepoint are not in it. Raises POSKeyError, OSError.
+        """
+        self._require_open()
+        if f is None or isinstance(f, str):
+            # Open on return, for the caller to read.
+            f = TemporaryFile(prefix="objstore-export-") if f is None else open(f, "w+b")  # noqa: SIM115
+        export_subgraph(lambda each: self._load(each)[0], oid, f)
+        return f
+
+    def importFile(self, f: str | IO[bytes]) -> Persistent:
+        """Take over the objects of an export, with new oids; the one that was exported.
+
+        Refer to it from an object that is stored, then commit. A failed import changes nothing. Raises
+        SerializationError, ReadOnlyError, OSError.
+        """
+        self._require_open()
+        self._require_writable()
+        if isinstance(f, str):
+            with open(f, "rb") as file:
+                return self.importFile(file)
+        self._join()
+        mark = self._changes.savepoint()
+        try:
+            importer = Importer(self._shared.store.new_oid, self._changes.note_created)
+            return self[importer.read(f, self._changes.temporary())]
+        except BaseException:
+            self._changes.rollback(mark)
+            raise
+
+
+class Savepoint:
+    """A moment in a transaction that it can be rolled back to."""
+
+    def __init__(self, changes: Changes, mark: Mark) -> None:
+        self._changes = changes
+        self._mark = mark
+
+    def rollback(self) -> None:
+        """Take back what was changed since."""
+        self._changes.rollback(self._mark)
