@@ -19,7 +19,7 @@ from objstore.errors import SerializationError
 from objstore.formats.descriptions import Kind, Reference, describe
 from objstore.formats.disassembly import disassemble
 from objstore.formats.pickles import class_name, references
-from objstore.formats.rendering import as_json, as_text, printable
+from objstore.formats.rendering import to_json, to_text, printable
 from objstore.ids import oid_from, split_oids
 
 RECORDS = zodb_records()
@@ -27,13 +27,13 @@ OID = [oid_from(0x1000 + n) for n in range(9)]
 
 
 def state_json(state: object, protocol: int = 3) -> object:
-    result = as_json(describe(pickled(OOBTree, state, protocol)).state)
+    result = to_json(describe(pickled(OOBTree, state, protocol)).state)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     return result
 
 
 def state_text(state: object, **bounds: int) -> str:
-    return "\n".join(as_text(describe(pickled(OOBTree, state)).state, **bounds))
+    return "\n".join(to_text(describe(pickled(OOBTree, state)).state, **bounds))
 
 
 # --- what is decoded ---------------------------------------------------------------------------------
@@ -45,24 +45,24 @@ def test_real_records_are_described():
         assert description.class_name == class_name(data)
         strong = [found.oid for found in description.references if found.kind is Kind.STRONG]
         assert list(dict.fromkeys(strong)) == split_oids(references(data))
-        assert json.dumps(as_json(description.state), allow_nan=False)
-        assert all(line.isprintable() for line in as_text(description.state))
+        assert json.dumps(to_json(description.state), allow_nan=False)
+        assert all(line.isprintable() for line in to_text(description.state))
 
 
 def test_the_root_of_a_database():
     description = describe(RECORDS[bytes(8)])
     tree = {"$reference": "0000000000000001", "class": "BTrees.OOBTree.OOBTree"}
-    state = as_json(description.state)
+    state = to_json(description.state)
     assert state["data"]["tree"] == tree
     assert state["data"]["weak"] == {"$weak": "0000000000000001"}
     assert Reference(Kind.WEAK, oid_from(1)) in description.references
-    assert "    'tree': <reference 0000000000000001 BTrees.OOBTree.OOBTree>," in as_text(description.state)
+    assert "    'tree': <reference 0000000000000001 BTrees.OOBTree.OOBTree>," in to_text(description.state)
 
 
 def test_arguments_of_the_class():
     description = describe(pickled((Sized, (3, Pid((OID[1], Sized)))), None))
     assert description.class_name == "zodbrecords.Sized"
-    assert as_json(description.arguments) == [3, {"$reference": OID[1].hex(), "class": "zodbrecords.Sized"}]
+    assert to_json(description.arguments) == [3, {"$reference": OID[1].hex(), "class": "zodbrecords.Sized"}]
 
 
 @pytest.mark.parametrize("protocol", range(6))
@@ -136,7 +136,7 @@ def test_dates_and_times_are_readable():
 def test_dates_that_are_none_stay_arguments(packed):
     for name in (b"datetime", b"date", b"time"):
         state = b"cdatetime\n%s\nC%c%s\x85R." % (name, len(packed), packed)
-        shown = as_json(describe(python2_record(state)).state)
+        shown = to_json(describe(python2_record(state)).state)
         assert shown["$object"] == f"datetime.{name.decode()}"
         assert ("value" in shown) != ("arguments" in shown)
 
@@ -173,7 +173,7 @@ def test_records_that_python_2_wrote():
     assert description.class_name == "old.module.Old"
     assert description.references == (Reference(Kind.STRONG, OID[2], "old.module.Old"),)
     reference = {"$reference": OID[2].hex(), "class": "old.module.Old"}
-    assert as_json(description.state) == {
+    assert to_json(description.state) == {
         "$pairs": [
             ["a", {"$object": "old.module.Old", "state": {"b": reference}}],
             ["c", {"$object": "old.module.Classic", "arguments": [], "state": {}}],
@@ -185,7 +185,7 @@ def test_records_that_python_2_wrote():
 def test_a_class_whose_name_is_not_ascii():
     data = "cmodulé\nÉtat\n.cmodulé\nAutre\n.".encode()
     assert class_name(data) == describe(data).class_name == "modulé.État"
-    assert as_json(describe(data).state) == {"$class": "modulé.Autre"}
+    assert to_json(describe(data).state) == {"$class": "modulé.Autre"}
     assert len(list(disassemble(data))) == 6
 
 
@@ -205,8 +205,8 @@ def test_a_pair_of_pairs_of_pairs_is_cut():
     """Sixty levels of a pair of the level below are 2**60 values in 300 bytes."""
     data = b"N."[:0] + b"cx\nC\n.N" + b"2\x86" * 60 + b"."
     state = describe(data).state
-    assert len(json.dumps(as_json(state, limit=1000))) < 50_000
-    lines = list(as_text(state, limit=1000))
+    assert len(json.dumps(to_json(state, limit=1000))) < 50_000
+    lines = list(to_text(state, limit=1000))
     assert sum(map(len, lines)) < 200_000
     assert any("..." in line for line in lines)
 
@@ -222,15 +222,15 @@ def test_long_values_are_cut_for_people_only():
 
 def test_deep_nesting_is_cut():
     data = b"cx\nC\n.)" + b"\x85" * 100_000 + b"."
-    assert "..." in "\n".join(as_text(describe(data).state))
-    assert "$more" in json.dumps(as_json(describe(data).state))
+    assert "..." in "\n".join(to_text(describe(data).state))
+    assert "$more" in json.dumps(to_json(describe(data).state))
 
 
 def test_nothing_reaches_a_terminal_unescaped():
     data = b"cevil\x1b[2J\nC\x07\n.X\x05\0\0\0\x1b[2Jx."
     description = describe(data)
     assert printable(description.class_name) == "evil\\x1b[2J.C\\x07"
-    assert all(line.isprintable() for line in [*as_text(description.state), *disassemble(data)])
+    assert all(line.isprintable() for line in [*to_text(description.state), *disassemble(data)])
 
 
 # --- malice and damage -------------------------------------------------------------------------------
@@ -250,9 +250,9 @@ def test_nothing_is_imported_or_called():
     data = pickled(Spy, [Spy()])
     Spy.touched = 0
     assert state_text([]) == "[]"
-    assert as_json(describe(data).state) == [{"$object": f"{__name__}.Spy", "arguments": []}]
+    assert to_json(describe(data).state) == [{"$object": f"{__name__}.Spy", "arguments": []}]
     hostile = b"cthis\ns\n.cos\nsystem\nU\x04true\x85R."
-    assert as_json(describe(hostile).state) == {"$object": "os.system", "arguments": ["true"]}
+    assert to_json(describe(hostile).state) == {"$object": "os.system", "arguments": ["true"]}
     assert list(disassemble(hostile))
     assert Spy.touched == 0
     assert "this" not in sys.modules
@@ -261,8 +261,8 @@ def test_nothing_is_imported_or_called():
 def attempts(data: bytes) -> None:
     try:
         description = describe(data)
-        assert json.dumps(as_json(description.state), allow_nan=False)
-        assert list(as_text(description.state))
+        assert json.dumps(to_json(description.state), allow_nan=False)
+        assert list(to_text(description.state))
     except SerializationError as error:
         assert str(error)  # noqa: PT017 - what is tested is that nothing else is raised
     lines = []

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from objstore.errors import SerializationError
-from objstore.formats.walking import Use, class_of, constant_of, walked
+from objstore.formats.walking import Use, constant_of, first_of, walked
 from objstore.ids import Oid
 
 
@@ -30,7 +30,13 @@ def class_name(data: bytes) -> str:
 
     Raises `SerializationError`, also where the class is itself a persistent object, which has no name here.
     """
-    return class_of(data)
+    machine, symbol, _ = first_of(data)
+    return machine.class_name(symbol)
+
+
+def state_offset(data: bytes) -> int:
+    """Where in a record the second pickle begins, that of the state. Raises `SerializationError`."""
+    return first_of(data)[2]
 
 
 def rewrite_references(data: bytes, mapping: Callable[[Oid], Oid]) -> bytes:

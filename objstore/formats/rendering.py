@@ -45,7 +45,7 @@ class _Bounds:
 # --- JSON --------------------------------------------------------------------------------------------
 
 
-def as_json(value: Value, limit: int = LIMIT) -> Json:
+def to_json(value: Value, limit: int = LIMIT) -> Json:
     """A described value as what `json.dumps` takes; see the module for the form."""
     return _json(value, _Bounds(limit))
 
@@ -72,12 +72,12 @@ def _json(value: Value, bounds: _Bounds) -> Json:
         case Class(name):
             return {"$class": name}
         case Reference():
-            return reference_as_json(value)
+            return reference_to_json(value)
         case _:
             return {"$object": type(value).__name__}
 
 
-def reference_as_json(reference: Reference) -> dict[str, Json]:
+def reference_to_json(reference: Reference) -> dict[str, Json]:
     """`{"$reference": oid, "class": name}`, with `$weak` or `$foreign` in its place, and `database`."""
     result: dict[str, Json] = {f"${reference.kind}": reference.oid.hex()}
     if reference.class_name is not None:
@@ -151,7 +151,7 @@ class _Block:
     size: int
 
 
-def as_text(value: Value, width: int = 100, limit: int = LIMIT) -> Iterator[str]:
+def to_text(value: Value, width: int = 100, limit: int = LIMIT) -> Iterator[str]:
     """A described value as lines, in Python's notation where it has one; else `<in brackets>`."""
     return _lines("", _shape(value, _Bounds(limit)), "", "", width)
 
@@ -252,11 +252,11 @@ def _leaf(value: Value) -> str:
         case Class(name):
             return f"<class {printable(name)}>"
         case Reference():
-            return reference_as_text(value)
+            return reference_to_text(value)
     return repr(value)
 
 
-def reference_as_text(reference: Reference) -> str:
+def reference_to_text(reference: Reference) -> str:
     """`<reference 0000000000000001 module.Class>`, or the like for weak and foreign ones."""
     parts = [str(reference.kind), reference.oid.hex()]
     if reference.class_name is not None:

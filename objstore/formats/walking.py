@@ -189,7 +189,7 @@ class Machine:
                 at = offset + 1 + width
                 if op in opcodes:
                     size = int.from_bytes(self.data[offset + 1 : at], "little")
-                    return self.data[at : at + size].decode()
+                    return _decoded(self.data[at : at + size])
         raise SerializationError("a name that is no text")
 
     def class_name(self, symbol: Symbol) -> str:
@@ -203,8 +203,15 @@ class Machine:
         if isinstance(symbol, int) and self.data[symbol] == _GLOBAL:
             middle = self.data.index(b"\n", symbol)
             end = self.data.index(b"\n", middle + 1)
-            return f"{self.data[symbol + 1 : middle].decode()}.{self.data[middle + 1 : end].decode()}"
+            return ".".join((_decoded(self.data[symbol + 1 : middle]), _decoded(self.data[middle + 1 : end])))
         raise SerializationError("the record names no class")
+
+
+def _decoded(name: bytes) -> str:
+    try:
+        return name.decode()
+    except UnicodeDecodeError as error:
+        raise SerializationError("a name that is no text") from error
 
 
 # --- the other opcodes -------------------------------------------------------------------------------
@@ -421,12 +428,14 @@ def walked(data: bytes, uses: list[Use] | None = None) -> Machine:
     return machine
 
 
-def class_of(data: bytes) -> str:
-    """The dotted name of a record's class, from its first pickle alone. Raises `SerializationError`."""
+def first_of(data: bytes) -> tuple[Machine, Symbol, int]:
+    """A machine that has followed the first pickle only, what that left, and where the second one begins.
+
+    Raises `SerializationError`.
+    """
     machine = Machine(data, None)
     try:
-        symbol, _ = machine.run(0)
-        return machine.class_name(symbol)
+        return machine, *machine.run(0)
     except _FAULTS as error:
         raise _malformed(data, error) from error
 
@@ -437,8 +446,6 @@ def _malformed(data: bytes, error: Exception) -> SerializationError:
         return SerializationError("the record is compressed as zc.zlibstorage does; decompress it first")
     if isinstance(error, KeyError):
         reason = "an unknown opcode or memo entry"
-    elif isinstance(error, UnicodeDecodeError):
-        reason = "a name that is no text"
     else:
         reason = "it ends too early, or takes from an empty stack"
     return SerializationError(f"the record is not two well-formed pickles: {reason}")
