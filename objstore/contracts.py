@@ -28,6 +28,7 @@ class History(StrEnum):
 class Format(StrEnum):
     """How the home lays revisions out in subdirectories."""
 
+    SEGMENTED = "segmented"
     BUSHY = "bushy"
     CHUNKY = "chunky"
     LAWN = "lawn"
@@ -49,7 +50,7 @@ class StoreOptions:
     create: bool = True
     read_only: bool = False
     background: bool = True
-    flush_transactions: int = 1000
+    flush_transactions: int = 256
     flush_bytes: int = 8 * 2**20
     flush_age: float = 1.0
     journal_limit: int = 64 * 2**20
@@ -108,6 +109,12 @@ class Filesystem(Protocol):
 
     def read_at(self, path: str, offset: int, length: int) -> bytes:
         """Up to `length` bytes from `offset`: fewer only where the file ends."""
+
+    def map(self, path: str) -> memoryview:
+        """The content of a file that nobody changes any more, read as it is looked at.
+
+        It stays readable after the file's removal, for as long as somebody holds it.
+        """
 
     def size(self, path: str) -> int:
         """The length of a file in bytes."""
@@ -197,6 +204,13 @@ class Home(Protocol):
     def history(self) -> History:
         """Full homes keep every revision and the transactions' details, Minimal ones the current revision."""
 
+    @property
+    def keeps_superseded(self) -> bool:
+        """Whether an older revision stays readable when a newer one is applied.
+
+        If not, the flusher waits until no snapshot needs the older one.
+        """
+
     def prepare(self) -> None:
         """Make the directories that every home of this format has. Durable on return. May be repeated."""
 
@@ -223,6 +237,13 @@ class Home(Protocol):
 
         Applying the same again changes nothing, also after a crash at any point of the first time. In
         Minimal the newest revision of an object wins, and an older one never replaces a newer.
+        """
+
+    def maintain(self, horizon: Tid) -> None:
+        """Bring what was applied into a form that is faster to read, as far as that is due.
+
+        In Minimal this may drop what a revision with a tid <= `horizon` supersedes. Called after what was
+        applied is known to be flushed.
         """
 
     def remove(self, removals: Sequence[Removal]) -> int:

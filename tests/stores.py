@@ -12,6 +12,7 @@ from objstore.contracts import Conflict, Filesystem, Format, History, StoreOptio
 from objstore.engine.opening import open_store
 from objstore.engine.store import DirectoryStore
 from objstore.errors import ConflictError
+from objstore.formats.pickles import class_name
 from objstore.ids import NO_TID, Oid, Tid, oid_from, pack_oids
 from objstore.revisions import Details
 from objstore.upkeep.pack import pack
@@ -34,7 +35,8 @@ def value_of(data: bytes) -> object:
 
 
 def refuse(conflict: Conflict) -> tuple[bytes, bytes]:
-    raise ConflictError(conflict.oid, conflict.serial, conflict.committed_serial)
+    name = class_name(conflict.new)
+    raise ConflictError(conflict.oid, conflict.serial, conflict.committed_serial, name)
 
 
 def add_up(conflict: Conflict) -> tuple[bytes, bytes]:

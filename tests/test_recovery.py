@@ -8,6 +8,7 @@ from stores import commit, contents, open_on
 from objstore.engine.store import DirectoryStore
 from objstore.errors import CorruptionError
 from objstore.formats.layouts import done_name
+from objstore.formats.transactions import decode_header
 from objstore.ids import NO_TID, tid_from
 from objstore.machine.memory import MemoryFilesystem
 
@@ -106,7 +107,7 @@ def test_a_damaged_file_is_damage(filesystem, at, byte):
     store, tids = left_behind(filesystem)
     path = f"{transaction_file(store, tids, at)}/t"
     content = bytearray(filesystem.read(path))
-    content[byte] ^= 1
+    content[byte if byte > 0 else decode_header(content).end + byte] ^= 1
     with filesystem.open_existing(path) as file:
         file.write(bytes(content))
     with pytest.raises(CorruptionError) as caught:

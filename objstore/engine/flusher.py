@@ -57,6 +57,7 @@ class Flusher:
         self._marks = marks
         self._options = options
         self._full = lookup.home.history is History.FULL
+        self._held_back = not lookup.home.keeps_superseded  # what snapshots need must wait in the journal
         self.lock = Lock()  # rank 2: one flush at a time; held, nothing moves out of the journal
         self._wake = Condition(Lock())  # a leaf: guards the fields below
         self._stopping = False
@@ -132,7 +133,7 @@ class Flusher:
         index = self._lookup.index
         if index.bytes <= self._options.journal_limit:
             return
-        if not self._full and index.bytes > self._options.pin_limit:
+        if self._held_back and index.bytes > self._options.pin_limit:
             self.counters.snapshots_expired += self._snapshots.expire(self._newest_kept())
         if self._flushable() <= self._options.journal_limit:
             return
@@ -166,16 +167,17 @@ class Flusher:
     # --- flushing ---
 
     def _bound(self) -> Tid:
-        return self._commits.durable if self._full else self._snapshots.horizon()
+        return self._snapshots.horizon() if self._held_back else self._commits.durable
 
     def flush(self) -> None:
         """Flush everything that may be flushed now. Raises StorageError; what was not flushed waits."""
         with self.lock:
-            self._commits.forget(self._snapshots.horizon())
+            horizon = self._snapshots.horizon()
+            self._commits.forget(horizon)
             bound = self._bound()
             try:
                 while batch := self._choose(bound):
-                    self._flush_batch(batch)
+                    self._flush_batch(batch, horizon)
                     with self._wake:
                         self._wake.notify_all()
             except OSError as error:
@@ -197,8 +199,8 @@ class Flusher:
             volume += waiting.size
         return batch
 
-    def _flush_batch(self, batch: list[Waiting]) -> None:
-        self._lookup.home.apply(self._surviving(batch))
+    def _flush_batch(self, batch: list[Waiting], horizon: Tid) -> None:
+        self._lookup.home.apply(self._surviving(batch, horizon))
         self._marks.advance(FLUSHED, batch[-1].tid)
         self._lookup.index.remove(batch)
         self.counters.batches += 1
@@ -207,15 +209,18 @@ class Flusher:
             # Failing to recycle loses nothing: opening lets go of what the mark says is flushed.
             with contextlib.suppress(OSError):
                 self._lookup.journal.recycle(waiting.path, waiting.size, waiting.header.token)
+        self._lookup.home.maintain(horizon)
 
-    def _surviving(self, batch: list[Waiting]) -> Iterator[tuple[Transaction, Sequence[Revision]]]:
+    def _surviving(self, batch: list[Waiting], horizon: Tid) -> Iterator[tuple[Transaction, Sequence[Revision]]]:
+        """The transactions of a batch, in Minimal without what a later one of it supersedes for everybody."""
         newest: dict[Oid, Tid] = {}
         if not self._full:
-            newest = {oid: waiting.tid for waiting in batch for oid in waiting.transaction.oids}
+            seen = (waiting for waiting in batch if waiting.tid <= horizon)
+            newest = {oid: waiting.tid for waiting in seen for oid in waiting.transaction.oids}
         for waiting in batch:
             revisions = self._lookup.journal.revisions(waiting)
             if not self._full:
-                survivors = [revision for revision in revisions if newest[revision.oid] == waiting.tid]
+                survivors = [revision for revision in revisions if newest.get(revision.oid, NO_TID) <= waiting.tid]
                 self.counters.superseded += len(revisions) - len(survivors)
                 revisions = survivors
             self.counters.revisions += len(revisions)

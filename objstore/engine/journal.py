@@ -30,9 +30,11 @@ from objstore.formats.transactions import (
 from objstore.ids import NO_TID, Oid, Tid
 from objstore.revisions import Details, Revision, RevisionSummary, Transaction
 
-MAX_SPARES = 8
-MAX_SPARE_SIZE = 2**20
+MAX_SPARES = 512
+MAX_SPARE_SIZE = 64 * 2**10
 """A file longer than this many bytes is removed rather than kept for reuse."""
+BLOCK = 4096
+"""Files are padded to this, so that a recycled one seldom has to grow."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +95,7 @@ class Journal:
             offset += len(record)
         path = f"{self.path}/{layouts.temp_name(token)}"
         try:
-            self._write_file(path, header.encode() + body)
+            self._write_file(path, b"".join((header.encode(), body, bytes(-end % BLOCK))))
         except BaseException:
             with contextlib.suppress(OSError):  # the first error is the one to report; recovery drops the rest
                 self._remove(path)

@@ -34,9 +34,9 @@ from objstore.errors import (
 )
 from objstore.formats.layouts import TEMPORARY, HomeDirectory, parse_home_name, parse_journal_name
 from objstore.formats.settings import Settings, decode_settings
-from objstore.ids import NO_TID, oid_from
+from objstore.ids import NO_TID, Tid, oid_from
 
-DEFAULT_HISTORY, DEFAULT_FORMAT = History.FULL, Format.CHUNKY
+DEFAULT_HISTORY, DEFAULT_FORMAT = History.FULL, Format.SEGMENTED
 
 
 def open_store(
@@ -81,6 +81,7 @@ def _assemble(
     _require_match(directory.path, settings, options)
     marks = Marks(filesystem, directory.marks)
     marks.read()
+    flushed = Tid(marks.get(FLUSHED))
     journal = Journal(filesystem, directory.journal)
     if options.read_only:
         recovered = examine(journal, marks)
@@ -95,7 +96,7 @@ def _assemble(
         lock=lock,
         journal=journal,
         marks=marks,
-        home=make_home(filesystem, directory.home, settings.history, settings.format),
+        home=make_home(filesystem, directory.home, settings.history, settings.format, flushed),
         recovered=recovered,
         packer=packer,
         clock=clock,
@@ -220,7 +221,7 @@ def _fill(directory: HomeDirectory, options: StoreOptions, filesystem: Filesyste
     marks = Marks(filesystem, directory.marks)
     marks.advance(FLUSHED, NO_TID)
     marks.advance(OIDS, oid_from(1))
-    make_home(filesystem, directory.home, settings.history, settings.format).prepare()
+    make_home(filesystem, directory.home, settings.history, settings.format, NO_TID).prepare()
     for place in (directory.journal, directory.home, directory.locks, directory.path):
         filesystem.sync_directory(place)
     temporary = directory.settings + TEMPORARY

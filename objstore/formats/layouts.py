@@ -21,7 +21,7 @@ import re
 from dataclasses import dataclass
 
 from objstore.contracts import Format
-from objstore.ids import Oid, Tid
+from objstore.ids import Oid, Tid, number
 
 TEMPORARY = ".tmp"
 TRANSACTION_FILE = "t"
@@ -35,6 +35,7 @@ _CURRENT = re.compile(f"o{_HEX}\\.c")
 _REVISION = re.compile(f"o{_HEX}\\.{_HEX}")
 _DATA = re.compile(f"o{_HEX}\\.d")
 _TRANSACTION = re.compile(f"t{_HEX}")
+_SEGMENT = re.compile(f"{_HEX}-{_HEX}\\.([0-9]+)\\.seg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +203,8 @@ def object_directory(format: Format, oid: Oid) -> str:
     """The subdirectory of an object's files, relative to the home; "" is the home itself."""
     digits = oid.hex()
     match format:
+        case Format.SEGMENTED:
+            return bucket_directory(number(oid) >> 16)
         case Format.BUSHY:
             return "o/" + "/".join(digits[at : at + 2] for at in range(0, 14, 2))
         case Format.CHUNKY:
@@ -219,9 +222,48 @@ def transaction_directory(format: Format, tid: Tid) -> str:
     """
     digits = tid.hex()
     match format:
+        case Format.SEGMENTED:
+            return DETAILS_DIRECTORY
         case Format.BUSHY:
             return "t/" + "/".join(digits[at : at + 2] for at in range(0, 8, 2))
         case Format.CHUNKY:
             return f"t/{digits[:5]}/{digits[5:8]}"
         case Format.LAWN | Format.FLAT:
             return ""
+
+
+# --- segments ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SegmentName:
+    """`<first tid>-<last tid>.<generation>.seg`: what a range of transactions wrote into one bucket."""
+
+    first: Tid
+    last: Tid
+    generation: int
+
+    def __str__(self) -> str:
+        return f"{self.first.hex()}-{self.last.hex()}.{self.generation}.seg"
+
+    def replaces(self, other: SegmentName) -> bool:
+        """Whether this one was made from the other, so that a crash left the other behind."""
+        covers = self.first <= other.first and other.last <= self.last
+        return covers and self.generation > other.generation
+
+
+def parse_segment_name(name: str) -> SegmentName | None:
+    """What a segment's name means; None for a foreign or a temporary one."""
+    match = _SEGMENT.fullmatch(name)
+    if match is None:
+        return None
+    return SegmentName(Tid(bytes.fromhex(match[1])), Tid(bytes.fromhex(match[2])), int(match[3]))
+
+
+def bucket_directory(bucket: int) -> str:
+    """The subdirectory of a bucket's segments, relative to the home."""
+    return f"{bucket >> 8:010x}/{bucket & 255:02x}"
+
+
+DETAILS_DIRECTORY = "t"
+"""The subdirectory of the segments of transactions' details, relative to the home."""

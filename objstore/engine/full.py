@@ -1,0 +1,206 @@
+"""The homes that keep every revision, each in a file of its own.
+
+`o<oid>.<tid>` holds a revision, `o<oid>.c` the current serial, `t<tid>` a transaction's details. A batch is
+applied in this order: 1. the revisions and the details are written; 2. their directories are synced; 3. the
+`.c` files are replaced; 4. the directories are synced. So where a `.c` is durable, what it names is too. A
+removal goes the other way: 1. the `.c` files of objects that go as a whole; 2. sync; 3. revisions; 4. sync.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from objstore.contracts import Filesystem, Finding, Format, History, Removal
+from objstore.engine.homefiles import Batch, RevisionFiles, files
+from objstore.engine.homescan import find_full_damage
+from objstore.errors import CorruptionError
+from objstore.formats import records
+from objstore.formats.layouts import (
+    CurrentName,
+    RevisionName,
+    TransactionName,
+    current_name,
+    object_directory,
+    parse_home_name,
+    revision_name,
+    transaction_directory,
+    transaction_name,
+)
+from objstore.formats.transactions import decode_details, encode_details
+from objstore.ids import NO_TID, Oid, Tid
+from objstore.revisions import Revision, RevisionSummary, Transaction
+
+
+class FullHome:
+    """A `contracts.Home` of History.FULL in a classic format."""
+
+    def __init__(self, filesystem: Filesystem, path: str, format: Format) -> None:
+        self._files = RevisionFiles(filesystem, path, format)
+        self._filesystem = filesystem
+        self._path = path
+        self._format = format
+
+    @property
+    def history(self) -> History:
+        return History.FULL
+
+    @property
+    def keeps_superseded(self) -> bool:
+        return True
+
+    def prepare(self) -> None:
+        """Nothing: directories are made as they are needed."""
+
+    # --- looking up ---
+
+    def _directory(self, oid: Oid) -> str:
+        return self._files.below(object_directory(self._format, oid))
+
+    def _details_directory(self, tid: Tid) -> str:
+        return self._files.below(transaction_directory(self._format, tid))
+
+    def current(self, oid: Oid) -> Tid | None:
+        path = f"{self._directory(oid)}/{current_name(oid)}"
+        try:
+            content = self._filesystem.read(path)
+        except FileNotFoundError:
+            return None
+        if len(content) != 8:
+            raise CorruptionError(path, "a current serial has 8 bytes", oid=oid)
+        return Tid(content)
+
+    def load(self, oid: Oid, upto: Tid) -> Revision | None:
+        tid = self._newest(oid, upto)
+        if tid is None:
+            return None
+        path = f"{self._directory(oid)}/{revision_name(oid, tid)}"
+        revision = self._files.revision(path, oid, tid)
+        if revision is None:
+            # A pack removes an object as a whole beginning with its .c; without that, it is damage.
+            if self.current(oid) is None:
+                return None
+            raise CorruptionError(path, "a revision is missing", oid=oid, tid=tid)
+        return revision
+
+    def _newest(self, oid: Oid, upto: Tid) -> Tid | None:
+        """The newest serial <= `upto`, found by following the revisions' predecessors."""
+        tid = self.current(oid)
+        if tid is None or tid <= upto:
+            return tid
+        for summary in self.summaries(oid):
+            if summary.tid <= upto:
+                return summary.tid
+        return None
+
+    def summaries(self, oid: Oid) -> Iterator[RevisionSummary]:
+        tid = self.current(oid)
+        first = True
+        while tid is not None and tid != NO_TID:
+            path = f"{self._directory(oid)}/{revision_name(oid, tid)}"
+            summary = self._files.summary(path, oid, tid)
+            if summary is None:
+                if first and self.current(oid) is not None:
+                    raise CorruptionError(path, "the current revision is missing", oid=oid, tid=tid)
+                return  # what was before was packed away
+            first = False
+            yield summary
+            tid = summary.previous
+
+    def oids(self) -> Iterator[Oid]:
+        last = None
+        for _, name in files(self._filesystem, self._path):
+            match parse_home_name(name):
+                case CurrentName(oid) | RevisionName(oid, _) if oid != last:
+                    last = oid
+                    yield oid
+                case _:
+                    continue
+
+    def transaction(self, tid: Tid) -> Transaction | None:
+        path = f"{self._details_directory(tid)}/{transaction_name(tid)}"
+        try:
+            content = self._filesystem.read(path)
+        except FileNotFoundError:
+            return None
+        transaction = decode_details(content, path)
+        if transaction.tid != tid:
+            raise CorruptionError(path, "the file holds another transaction than its name says", tid=tid)
+        return transaction
+
+    def transactions(self, upto: Tid) -> Iterator[Transaction]:
+        top = f"{self._path}/t" if self._format in (Format.BUSHY, Format.CHUNKY) else self._path
+        if not self._filesystem.exists(top):
+            return
+        for _, name in files(self._filesystem, top, newest_first=True):
+            match parse_home_name(name):
+                case TransactionName(tid) if tid <= upto:
+                    transaction = self.transaction(tid)
+                    if transaction is not None:
+                        yield transaction
+                case _:
+                    continue
+
+    # --- changing ---
+
+    def apply(self, batch: Iterable[tuple[Transaction, Sequence[Revision]]]) -> None:
+        changes = Batch(self._filesystem, self._path)
+        newest: dict[Oid, Tid] = {}
+        for transaction, revisions in batch:
+            for revision in revisions:
+                oid, tid = revision.oid, revision.tid
+                changes.write(self._directory(oid), revision_name(oid, tid), records.encode(revision))
+                newest[oid] = tid
+            name = transaction_name(transaction.tid)
+            changes.write(self._details_directory(transaction.tid), name, encode_details(transaction))
+        changes.finish()
+        for oid, tid in newest.items():
+            changes.write(self._directory(oid), current_name(oid), tid)
+        changes.finish()
+
+    def maintain(self, horizon: Tid) -> None:
+        """Nothing: files of one revision each have nothing to merge."""
+
+    def remove(self, removals: Sequence[Removal]) -> int:
+        changes = Batch(self._filesystem, self._path)
+        freed = 0
+        whole = [removal.oid for removal in removals if removal.whole]
+        for oid in whole:
+            freed += changes.unlink(self._directory(oid), current_name(oid))
+        changes.finish()
+        for oid, tids in self._revisions_to_remove(removals):
+            for tid in tids:
+                freed += changes.unlink(self._directory(oid), revision_name(oid, tid))
+        changes.finish()
+        return freed
+
+    def _revisions_to_remove(self, removals: Sequence[Removal]) -> Iterator[tuple[Oid, Sequence[Tid]]]:
+        """The revisions that go, object by object; of whole objects those that the directory has."""
+        listed: dict[str, dict[Oid, list[Tid]]] = {}
+        for removal in removals:
+            if not removal.whole:
+                yield removal.oid, removal.tids
+                continue
+            directory = self._directory(removal.oid)
+            if directory not in listed:
+                listed = {directory: self._listed(directory)}
+            yield removal.oid, listed[directory].get(removal.oid, [])
+
+    def _listed(self, directory: str) -> dict[Oid, list[Tid]]:
+        found: dict[Oid, list[Tid]] = {}
+        if self._filesystem.exists(directory):
+            for entry in self._filesystem.entries(directory):
+                match parse_home_name(entry.name):
+                    case RevisionName(oid, tid):
+                        found.setdefault(oid, []).append(tid)
+                    case _:
+                        continue
+        return found
+
+    def remove_transactions(self, tids: Sequence[Tid]) -> int:
+        changes = Batch(self._filesystem, self._path)
+        freed = sum(changes.unlink(self._details_directory(tid), transaction_name(tid)) for tid in tids)
+        changes.finish()
+        return freed
+
+    def findings(self) -> Iterator[Finding]:
+        return find_full_damage(self._files, self)

@@ -1,0 +1,124 @@
+"""What the homes with a file for each revision have in common: writing files whole, and walking directories.
+
+A file is written under a temporary name, synced, and renamed, so that under its real name it is whole or
+not there. Names are durable once `Batch.finish` has synced the directories; until the mark `flushed` has
+advanced, the journal has everything, and a crash leaves nothing but files to write again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from objstore.contracts import Filesystem, Format
+from objstore.errors import CorruptionError
+from objstore.formats import records
+from objstore.formats.layouts import TEMPORARY
+from objstore.ids import Oid, Tid
+from objstore.revisions import Revision, RevisionSummary
+
+
+class Batch:
+    """Files that become durable together. Paths are below `root`, which exists."""
+
+    def __init__(self, filesystem: Filesystem, root: str) -> None:
+        self._filesystem = filesystem
+        self._root = root
+        self._known = {root}
+        self._touched: set[str] = set()
+
+    def write(self, directory: str, name: str, content: bytes) -> None:
+        """Write a file whole, replacing one of that name, into a directory that is made where it is missing."""
+        self._make(directory)
+        path = f"{directory}/{name}"
+        temporary = path + TEMPORARY
+        with contextlib.suppress(FileNotFoundError):  # left by a flush that was interrupted
+            self._filesystem.unlink(temporary)
+        try:
+            with self._filesystem.create(temporary) as file:
+                file.write(content)
+                file.sync()
+            self._filesystem.rename(temporary, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._filesystem.unlink(temporary)
+            raise
+        self._touched.add(directory)
+
+    def unlink(self, directory: str, name: str) -> int:
+        """Remove a file, if it is there; the bytes that become free."""
+        path = f"{directory}/{name}"
+        try:
+            size = self._filesystem.allocated_bytes(path)
+            self._filesystem.unlink(path)
+        except FileNotFoundError:
+            return 0
+        self._touched.add(directory)
+        return size
+
+    def _make(self, directory: str) -> None:
+        if directory in self._known:
+            return
+        parent = directory.rpartition("/")[0]
+        self._make(parent)
+        with contextlib.suppress(FileExistsError):
+            self._filesystem.make_directory(directory)
+        # Touched also where it was there: the process that made it may not have lived to sync the name.
+        self._touched.add(parent)
+        self._known.add(directory)
+
+    def finish(self) -> None:
+        """Make the names durable: of what was written and removed, and of the directories that were made."""
+        for directory in sorted(self._touched):
+            self._filesystem.sync_directory(directory)
+        self._touched.clear()
+
+
+def files(filesystem: Filesystem, path: str, *, newest_first: bool = False) -> Iterator[tuple[str, str]]:
+    """The directory and the name of every file below `path`, each directory's sorted and read when reached."""
+    entries = sorted(filesystem.entries(path), key=lambda entry: entry.name, reverse=newest_first)
+    for entry in entries:
+        if entry.is_directory:
+            yield from files(filesystem, f"{path}/{entry.name}", newest_first=newest_first)
+        else:
+            yield path, entry.name
+
+
+class RevisionFiles:
+    """Reads files that hold one record each."""
+
+    def __init__(self, filesystem: Filesystem, path: str, format: Format) -> None:
+        self.filesystem = filesystem
+        self.path = path
+        self.format = format
+
+    def below(self, directory: str) -> str:
+        """A subdirectory of the home; "" is the home itself."""
+        return f"{self.path}/{directory}" if directory else self.path
+
+    def revision(self, path: str, oid: Oid, tid: Tid | None = None) -> Revision | None:
+        """The revision in a file, verified; None where there is no file. `tid` None takes any."""
+        try:
+            content = self.filesystem.read(path)
+        except FileNotFoundError:
+            return None
+        revision = records.decode(content, 0, path)
+        self._require(path, revision, oid, tid)
+        return revision
+
+    def summary(self, path: str, oid: Oid, tid: Tid | None = None) -> RevisionSummary | None:
+        """The revision in a file without its data; None where there is no file."""
+        try:
+            lead = self.filesystem.read_at(path, 0, records.HEADER_SIZE + 512)
+            header = records.Header(lead, 0, path)
+            if header.lead_size > len(lead):
+                lead = self.filesystem.read_at(path, 0, header.lead_size)
+        except FileNotFoundError:
+            return None
+        summary = header.summary(lead, 0, path)
+        self._require(path, summary, oid, tid)
+        return summary
+
+    def _require(self, path: str, found: Revision | RevisionSummary, oid: Oid, tid: Tid | None) -> None:
+        if found.oid != oid or (tid is not None and found.tid != tid):
+            raise CorruptionError(path, "the file holds another revision than its name says", oid=oid, tid=tid)

@@ -1,0 +1,18 @@
+"""Which home a history mode and a format ask for."""
+
+from __future__ import annotations
+
+from objstore.contracts import Filesystem, Format, History, Home
+from objstore.engine.full import FullHome
+from objstore.engine.minimal import MinimalHome
+from objstore.engine.segmented import SegmentedHome
+from objstore.ids import Tid
+
+
+def make_home(filesystem: Filesystem, path: str, history: History, format: Format, flushed: Tid) -> Home:
+    """The home at `path`. `flushed` is the newest transaction that it is known to hold, with all before."""
+    if format is Format.SEGMENTED:
+        return SegmentedHome(filesystem, path, history, flushed)
+    if history is History.FULL:
+        return FullHome(filesystem, path, format)
+    return MinimalHome(filesystem, path, format)

@@ -1,0 +1,88 @@
+"""What is wrong with a home of one file for each revision: names, places, contents and pointers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from objstore.contracts import Finding, Home
+from objstore.engine.homefiles import RevisionFiles, files
+from objstore.errors import CorruptionError
+from objstore.formats.layouts import (
+    TEMPORARY,
+    CurrentName,
+    DataName,
+    HomeName,
+    RevisionName,
+    TransactionName,
+    object_directory,
+    parse_home_name,
+    revision_name,
+    transaction_directory,
+)
+
+Reader = Callable[[str, HomeName], Iterator[Finding]]
+"""Reads the file at a path, which has this name, and tells what is wrong."""
+
+
+def find_full_damage(held: RevisionFiles, home: Home) -> Iterator[Finding]:
+    """What is wrong with a Full home."""
+
+    def read(path: str, name: HomeName) -> Iterator[Finding]:
+        directory = path.rpartition("/")[0]
+        match name:
+            case RevisionName(oid, tid):
+                held.revision(path, oid, tid)
+                if home.current(oid) is None:
+                    yield Finding("pointer", path, "no .c file leads to this object's revisions", oid, tid)
+            case CurrentName(oid):
+                current = home.current(oid)
+                if current and not held.filesystem.exists(f"{directory}/{revision_name(oid, current)}"):
+                    yield Finding("pointer", path, f"it names {current.hex()}, which is missing", oid, current)
+            case TransactionName(tid):
+                home.transaction(tid)
+            case DataName():
+                yield Finding("foreign", path, "a Full home has no .d files")
+
+    return _scan(held, read)
+
+
+def find_minimal_damage(held: RevisionFiles) -> Iterator[Finding]:
+    """What is wrong with a Minimal home."""
+
+    def read(path: str, name: HomeName) -> Iterator[Finding]:
+        match name:
+            case DataName(oid):
+                held.revision(path, oid)
+            case _:
+                yield Finding("foreign", path, "a Minimal home has .d files only")
+
+    return _scan(held, read)
+
+
+def _scan(held: RevisionFiles, read: Reader) -> Iterator[Finding]:
+    for directory, name in files(held.filesystem, held.path):
+        path = f"{directory}/{name}"
+        if name.endswith(TEMPORARY) and parse_home_name(name.removesuffix(TEMPORARY)) is not None:
+            yield Finding("leftover", path, "an interrupted flush left this; it may be removed")
+            continue
+        meant = parse_home_name(name)
+        if meant is None:
+            yield Finding("foreign", path, "this is no file of the store")
+            continue
+        place = held.below(_place(held, meant))
+        if directory != place:
+            yield Finding("misplaced", path, f"a file of this name belongs into {place}")
+            continue
+        try:
+            yield from read(path, meant)
+        except CorruptionError as error:
+            kind = "name" if "name says" in error.reason else "checksum"
+            yield Finding(kind, error.path, error.reason, error.oid, error.tid)
+        except OSError as error:
+            yield Finding("unreadable", path, error.strerror or str(error))
+
+
+def _place(held: RevisionFiles, name: HomeName) -> str:
+    if isinstance(name, TransactionName):
+        return transaction_directory(held.format, name.tid)
+    return object_directory(held.format, name.oid)
