@@ -19,7 +19,7 @@ from objstore.errors import SerializationError
 from objstore.formats.descriptions import Kind, Reference, describe
 from objstore.formats.disassembly import disassemble
 from objstore.formats.pickles import class_name, references
-from objstore.formats.rendering import to_json, to_text, printable
+from objstore.formats.rendering import printable, to_json, to_text
 from objstore.ids import oid_from, split_oids
 
 RECORDS = zodb_records()

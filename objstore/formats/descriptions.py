@@ -270,8 +270,8 @@ def _create_with_names(machine: _Machine) -> None:
 
 
 def _create_marked(machine: _Machine) -> None:
-    class_, *arguments = machine.to_mark()
-    machine.stack.append(Instance(_name_of(class_), Items("tuple", arguments)))
+    items = machine.to_mark()
+    machine.stack.append(Instance(_name_of(items[0]), Items("tuple", items[1:])))
 
 
 _STEPS: Final[dict[str, Callable[[_Machine], None]]] = {
