@@ -63,8 +63,12 @@ class Marks:
                 with contextlib.suppress(FileNotFoundError):
                     self._filesystem.unlink(f"{self._path}/{mark_name(kind, old)}")
 
-    def sweep(self) -> None:
-        """Remove the lower names that a crash has left."""
+    def settle(self) -> None:
+        """Make durable what was read, then remove the lower names that a crash has left.
+
+        A process that was killed before it could sync leaves a name that a power cut still takes away.
+        """
+        self._filesystem.sync_directory(self._path)
         for entry in self._filesystem.entries(self._path):
             mark = parse_mark_name(entry.name)
             if mark is not None and mark[1] < self._values[mark[0]]:

@@ -107,6 +107,7 @@ def recover(directory: HomeDirectory, journal: Journal, marks: Marks) -> Examina
     """Examine the journal and bring it into order. Raises CorruptionError, having touched nothing."""
     found = examine(journal, marks)
     require_whole(found)
+    marks.settle()  # first, because what the marks say is in the home is let go of below
     for temporary in found.unfinished:
         journal.remove(temp_name(temporary.token))
     for name in found.flushed:
@@ -115,7 +116,6 @@ def recover(directory: HomeDirectory, journal: Journal, marks: Marks) -> Examina
         journal.keep_spare(spare)
     if found.unreached:
         _set_aside(directory, journal.filesystem, found.unreached)
-    marks.sweep()
     # What counts is durable from here on, also where the process that renamed it did not live to sync.
     journal.sync()
     return found
