@@ -47,12 +47,14 @@ class SimulatedFilesystem:
 
     `before_operation` is called with each operation that is about to happen, outside of all locks: it may
     read, switch threads, raise, or do operations of its own, which then come before. `before_read` is
-    called likewise with the path of a file that is about to be read.
+    called likewise with the path of a file that is about to be read. `ignores_sync` chooses syncs that do
+    nothing and say that they did, as a disk does that lies, or a mistake in the program.
     """
 
     def __init__(self, state: CrashState | None = None) -> None:
         self.before_operation: Callable[[Operation], None] | None = None
         self.before_read: Callable[[str], None] | None = None
+        self.ignores_sync: Callable[[Operation], bool] | None = None
         self.stopped = False
         self._tree = state.tree() if state is not None else Tree()
         self._live = MemoryFilesystem(tree=self._tree)
@@ -83,6 +85,12 @@ class SimulatedFilesystem:
     def stop(self) -> None:
         """Raise `Crash` for all that is asked from here on."""
         self.stopped = True
+
+    def restart(self) -> None:
+        """Begin a new process on a filesystem whose power was never cut: all is there, and nobody locks it."""
+        self.stopped = False
+        self._stop_before = None
+        self._live = MemoryFilesystem(tree=self._tree)
 
     def fail_at(self, when: When, error: OSError) -> None:
         """Raise `error`, once, instead of doing an operation: the one of an index, or that a function chooses.
@@ -207,7 +215,9 @@ class SimulatedFilesystem:
     def _sync(self, kind: Kind, path: str, node: Callable[[], File | Directory]) -> None:
         error = self._begin(kind, path)
         with self._guard:
-            self._log.append(Sync(Operation(len(self._log), kind, path), node(), failed=error is not None))
+            operation = Operation(len(self._log), kind, path)
+            ignored = self.ignores_sync is not None and self.ignores_sync(operation)
+            self._log.append(Sync(operation, node(), failed=error is not None or ignored))
         if error is not None:
             raise error
 
