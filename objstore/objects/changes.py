@@ -55,6 +55,15 @@ class Changes:
 
     # --- as the application works ---
 
+    def begin(self) -> None:
+        """A transaction begins: drop what none has committed or aborted, and what the last one relied on.
+
+        Changes are left over where they were refused: some classes change before they ask.
+        """
+        if self:
+            self.abort()
+        self.read_current.clear()
+
     def register(self, obj: Persistent) -> None:
         """An object was changed for the first time since it was loaded or written."""
         if obj._p_oid not in self._named:
@@ -178,7 +187,10 @@ class Changes:
         self._reset()
 
     def abort(self) -> None:
-        """Give all of it up. Aborting twice is allowed."""
+        """Give all of it up, but for what was relied on: rolling back a savepoint may come to this too.
+
+        Aborting twice is allowed.
+        """
         self._disown_named()
         self._disown_created(self._created)
         written = set(self.savepoints.oids()) if self.savepoints is not None else set()
@@ -191,7 +203,6 @@ class Changes:
         self._created.clear()
         self._modified.clear()
         self._resolved = frozenset()
-        self.read_current.clear()
         if self.savepoints is not None:
             self.savepoints.close()
             self.savepoints = None

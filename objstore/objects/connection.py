@@ -326,7 +326,7 @@ class Connection:
 
     def _advance(self) -> None:
         """Move the snapshot on and drop the states that it has outdated: all of them, should that fail."""
-        self._changes.abort()  # what was refused was changed nevertheless
+        self._changes.begin()
         try:
             changed = self._view.advance()
             self._cache.invalidate(list(self._cache.cache_data if changed is None else changed))

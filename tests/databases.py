@@ -1,0 +1,60 @@
+"""Databases for tests of the object layer: over the model, in memory, and on the disk in every format."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import transaction
+from model_store import ModelStore
+
+import objstore
+from objstore.contracts import Format, History
+from objstore.objects import DB
+from objstore.objects.options import split_options
+
+FULL = ["model-full", "memory-full", *(f"{format}-full" for format in Format)]
+MINIMAL = ["model-minimal", "memory-minimal", *(f"{format}-minimal" for format in Format)]
+ALL = FULL + MINIMAL
+FEW = ["model-full", "memory-full", "memory-minimal"]
+"""For what depends on the object layer alone."""
+
+
+def make(kind, directory, **options):
+    """A database of a kind. Those on the disk are made in `directory`, or found there."""
+    where, history = kind.split("-")
+    if where == "model":
+        return DB(ModelStore(History(history)), split_options(options)[1])
+    if where == "memory":
+        return objstore.memory(history=history, **options)
+    return objstore.open(directory / f"{kind}.store", history=history, format=where, **options)
+
+
+class Databases:
+    """Makes databases, and closes them when the test has ended."""
+
+    def __init__(self, directory):
+        self._directory = directory
+        self._made = []
+
+    def __call__(self, kind, **options):
+        db = make(kind, self._directory, **options)
+        self._made.append(db)
+        return db
+
+    def close(self):
+        for db in self._made:
+            with suppress(objstore.errors.StorageError):
+                db.close()
+
+
+def opened(db, **how):
+    """A connection with a transaction manager of its own."""
+    return db.open(transaction.TransactionManager(), **how)
+
+
+def commit(connection):
+    connection.transaction_manager.commit()
+
+
+def abort(connection):
+    connection.transaction_manager.abort()
