@@ -4,7 +4,7 @@ Its segments cover ranges of transactions, one after the other. A new one is app
 touches the directory; merging and packing replace some by one of a higher generation. Every change is: 1.
 write the new segment under a temporary name and sync it; 2. rename it; 3. sync the directory; 4. show it to
 readers; 5. remove what it replaces. A crash before 3 leaves what was there before, after it files that the
-new one replaces, which is said by their names; both are swept by the next who opens the directory.
+new one replaces, which is said by their names; both are swept before the next change of the directory.
 
 Readers take the tuple of segments and need no lock: what was removed stays readable for who holds it.
 """
@@ -34,6 +34,7 @@ class SegmentDirectory:
         self.written = 0
         """Bytes written into it since it was opened."""
         self._names: dict[str, SegmentName] = {}
+        self._leftovers: list[str] = []
         self._filesystem = filesystem
 
     def open(self, flushed: Tid) -> None:
@@ -41,7 +42,7 @@ class SegmentDirectory:
 
         Raises CorruptionError where a segment that counts is damaged.
         """
-        names, _ = self.survey(flushed)
+        names, self._leftovers = self.survey(flushed)
         self._names = {f"{self.path}/{name}": name for name in names}
         self.segments = tuple(self._map(path) for path in self._names)
 
@@ -62,10 +63,18 @@ class SegmentDirectory:
         leftovers += [str(name) for name in names if name not in counting]
         return counting, leftovers
 
-    def sweep(self, flushed: Tid) -> None:
-        """Remove what a crash has left."""
-        for name in self.survey(flushed)[1]:
-            self._filesystem.unlink(f"{self.path}/{name}")
+    def _sweep(self) -> None:
+        """Remove what a crash has left, before anything else changes here.
+
+        A flush that was not completed is repeated, and touches the same directories; and what was replaced
+        must not come back when its replacement goes.
+        """
+        for name in self._leftovers:
+            with contextlib.suppress(FileNotFoundError):
+                self._filesystem.unlink(f"{self.path}/{name}")
+        if self._leftovers:
+            self._filesystem.sync_directory(self.path)
+            self._leftovers = []
 
     def _map(self, path: str) -> Segment:
         return Segment(path, self._filesystem.map(path))
@@ -74,6 +83,7 @@ class SegmentDirectory:
 
     def write(self, first: Tid, last: Tid, generation: int, entries: Entries) -> str | None:
         """Steps 1 and 2: the path of a new segment; None, and no file, where there are no entries."""
+        self._sweep()
         path = f"{self.path}/{SegmentName(first, last, generation)}"
         temporary = path + TEMPORARY
         with contextlib.suppress(FileNotFoundError):

@@ -168,6 +168,7 @@ class SegmentedHome:
             if details:
                 written.append((self._transactions(), details))
             self._append(written, tids[0], tids[-1])
+            self._flushed = max(self._flushed, tids[-1])  # for buckets that are opened again
 
     def _append(
         self, written: list[tuple[SegmentDirectory, list[tuple[int, int, bytes]]]], first: Tid, last: Tid
