@@ -2,21 +2,27 @@
 
 A test tells a number worth knowing (how many crash states it tried, what was not run and why) with pytest's
 `record_property(name, value)`; these reach the end of the run also from the processes that xdist starts,
-where printing would be lost.
+where printing would be lost. Whole numbers of one name are added up over the tests that tell them.
 """
 
 from __future__ import annotations
+
+from collections import defaultdict
 
 import pytest
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    lines = [
-        f"{report.nodeid}: {name}: {value}"
-        for outcome in ("passed", "failed")
-        for report in terminalreporter.getreports(outcome)
-        for name, value in report.user_properties
-    ]
+    lines = []
+    counts: defaultdict[str, list[int]] = defaultdict(list)
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, value in report.user_properties:
+                if isinstance(value, int):
+                    counts[name].append(value)
+                else:
+                    lines.append(f"{report.nodeid}: {name}: {value}")
+    lines += [f"{name}: {sum(values):,} (in {len(values)} tests)" for name, values in counts.items()]
     if lines:
         terminalreporter.section("facts")
         for line in sorted(lines):

@@ -1,0 +1,183 @@
+"""A power cut after every file operation, in each outcome that POSIX allows, and what opening makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+import pytest
+from crashing import Judge, Script, judge_creation
+from simulated import Crash
+from stores import COMBINATIONS, add_up
+
+from objstore.contracts import Format, History
+from objstore.errors import ConflictError
+
+every_store = pytest.mark.parametrize(("history", "format"), COMBINATIONS)
+full_stores = pytest.mark.parametrize("format", Format)
+
+FEW, MANY = 12, 150
+"""States to try for a crash after one operation: in every run, and in the long ones."""
+
+
+# --- scripts -----------------------------------------------------------------------------------------
+
+
+def commits(script: Script) -> None:
+    """New objects, changed ones, a deleted one; transactions that are given up."""
+    script.commit({0: "root", 1: "a", 2: "b", 3: "c"}, {0: (1, 2, 3)})
+    script.commit({1: "a, changed", 4: "d"}, {1: (4,)})
+    script.give_up({1: "never"}, vote=False)
+    script.commit({0: "root without b", 2: None}, {0: (1, 3)})
+    script.give_up({3: "never", 9: "never"}, vote=True)
+    script.commit({3: "c" * 5000})
+
+
+def conflicts(script: Script) -> None:
+    """Counters that two transactions add to; and something that cannot be resolved."""
+    script.commit({0: "root", 1: 10, 2: "text"}, {0: (1, 2)})
+    script.commit({1: 15}, resolver=add_up, meanwhile=lambda: script.commit({1: 12}))
+    with pytest.raises(ConflictError):
+        script.commit({2: "mine", 1: 18}, meanwhile=lambda: script.commit({2: "theirs"}))
+    script.commit({2: "mine"})
+
+
+def flushes(script: Script) -> None:
+    """What waits is flushed, superseded or not, while a reader holds a snapshot, and into recycled files."""
+    script.commit({0: "root", 1: "a", 2: "b"}, {0: (1, 2)})
+    script.commit({1: "a, changed"})
+    script.flush()
+    script.commit({2: "b, changed", 0x12345: "far away"}, {2: (0x12345,)})
+    reader = script.store.view()
+    script.commit({1: "a, again", 2: "b, again"}, {2: (0x12345,)})
+    script.flush()
+    reader.close()
+    script.flush()
+    script.commit({0: "root", 0x12345: None, 2: "b, alone"}, {0: (1, 2)})
+    script.flush()
+
+
+def reopenings(script: Script) -> None:
+    """A store is closed and opened, with and without a journal to recover."""
+    script.commit({0: "root", 1: "a"}, {0: (1,)})
+    script.reopen(flush=False)
+    script.commit({1: "a, changed"})
+    script.reopen()
+    script.commit({1: "a, again"})
+    script.commit({1: "a, and again"})
+    script.reopen()
+
+
+def undos(script: Script) -> None:
+    """A change, a creation and an undo are undone, before and after a flush."""
+    script.commit({0: "root", 1: "a", 2: "b"}, {0: (1, 2)})
+    changed = script.commit({1: "a, changed", 2: "b, changed"})
+    undone = script.undo(changed)
+    script.flush()
+    script.undo(undone)
+    created = script.commit({0: "root", 3: "c"}, {0: (1, 2, 3)})
+    script.flush()
+    script.undo(created)
+    script.flush()
+
+
+def packs(script: Script) -> None:
+    """Garbage and superseded revisions are packed away, twice, between commits."""
+    script.commit({0: "root", 1: "a", 2: "b", 3: "b's"}, {0: (1, 2), 2: (3,)})
+    script.commit({1: "a, changed"})
+    last = script.commit({0: "root without b", 1: "a, again"}, {0: (1,)})
+    script.commit({1: "a, later"})
+    script.pack(last, garbage=(2, 3))
+    script.commit({0: "root", 4: "d", 0x54321: "far away"}, {0: (1, 4), 4: (0x54321,)})
+    script.flush()
+    last = script.commit({0: "root without d"}, {0: (1,)})
+    script.commit({1: "the end"})
+    script.pack(last, garbage=(4, 0x54321))
+    script.commit({1: "really"})
+
+
+def reservations(script: Script) -> None:
+    """Oids are taken by the block, across commits and reopenings."""
+    script.commit({0: "root"})
+    for count in (1, 64, 130):
+        for _ in range(count):
+            script.new_oid()
+        script.commit({0: count})
+    script.reopen()
+    for _ in range(66):
+        script.new_oid()
+
+
+SCRIPTS = [commits, conflicts, flushes, reopenings, packs, reservations]
+
+
+def run(work: Callable[[Script], None], history: History, format: Format) -> Judge:
+    script = Script(history, format)
+    work(script)
+    return Judge(script)
+
+
+# --- sweeps ------------------------------------------------------------------------------------------
+
+
+@every_store
+def test_creation(history: History, format: Format, record_property) -> None:
+    fs = Script(history, format).fs
+    tried = 0
+    for after in range(fs.operations + 1):
+        for state in fs.crash_states(after, rng=Random(after), limit=40):
+            judge_creation(state, history, format, acknowledged=after == fs.operations)
+            tried += 1
+    record_property("crash states tried", tried)
+
+
+@every_store
+@pytest.mark.parametrize("work", SCRIPTS)
+def test_every_operation(
+    work: Callable[[Script], None], history: History, format: Format, record_property
+) -> None:
+    """DirectoryStorage's flusher: journals were removed before the home was synced."""
+    judge = run(work, history, format)
+    judge.sweep(limit=FEW)
+    record_property("crash states tried", judge.tried)
+
+
+@full_stores
+def test_every_operation_of_undo(format: Format, record_property) -> None:
+    judge = run(undos, History.FULL, format)
+    judge.sweep(limit=FEW)
+    record_property("crash states tried", judge.tried)
+
+
+@every_store
+def test_a_second_crash_while_opening(history: History, format: Format, record_property) -> None:
+    judge = run(flushes, history, format)
+    judge.sweep_twice(every=4, limit=4, again=4)
+    record_property("crash states tried", judge.tried)
+
+
+@every_store
+@pytest.mark.parametrize("work", [commits, flushes])
+def test_killed_and_opened_before_the_power_cut(
+    work: Callable[[Script], None], history: History, format: Format, record_property
+) -> None:
+    """A process is killed before each operation. What the next one shows is still there after a power cut."""
+    tried = 0
+    for index in range(*span(work, history, format)):
+        script = Script(history, format)
+        script.fs.stop_before(index)
+        with pytest.raises(Crash):
+            work(script)
+        script.restart()
+        script.commit({0: "root, later"})
+        judge = Judge(script)
+        judge.sweep(index, limit=3)
+        tried += judge.tried
+    record_property("crash states tried", tried)
+
+
+def span(work: Callable[[Script], None], history: History, format: Format) -> tuple[int, int]:
+    """The operations of a script, without those that create its store."""
+    script = Script(history, format)
+    work(script)
+    return script.created, script.fs.operations
