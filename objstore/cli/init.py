@@ -1,0 +1,49 @@
+"""`objstore init`: create a store. The only command that does."""
+
+from __future__ import annotations
+
+import click
+
+from objstore.cli.output import json_line, line
+from objstore.cli.parameters import json_option
+from objstore.cli.stores import opened
+from objstore.contracts import Format, History
+from objstore.errors import OpenError, StoreMissingError
+
+
+@click.command(epilog="Example: objstore init accounts --history full --format chunky")
+@click.argument("path", metavar="PATH")
+@click.option(
+    "--history",
+    type=click.Choice([each.value for each in History]),
+    default=History.FULL.value,
+    show_default=True,
+    help="full keeps every revision until it is packed; minimal keeps the current ones only.",
+)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice([each.value for each in Format]),
+    default=Format.CHUNKY.value,
+    show_default=True,
+    help="How the revisions are laid out in subdirectories.",
+)
+@json_option
+def init(path: str, history: str, format_: str, as_json: bool) -> None:
+    """Create an empty store.
+
+    PATH is an empty directory, or one that is not there yet. History and format stay what they are for the life
+    of a store. Where PATH is a store already, this is an error and changes nothing. Exit codes: 0, 3 (PATH is
+    something else), 6.
+    """
+    try:
+        with opened(path) as store:
+            raise OpenError(store.name, "there is a store here already; it was left as it is")
+    except StoreMissingError:
+        pass
+    with opened(path, create=True, read_only=False, history=History(history), format=Format(format_)) as store:
+        identity = store.settings.identity
+        if as_json:
+            json_line({"path": store.name, "history": history, "format": format_, "identity": identity})
+        else:
+            line(f"created {store.name}: history {history}, format {format_}, identity {identity}")
