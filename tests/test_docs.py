@@ -35,7 +35,7 @@ def test_page_runs(page: Path, tmp_path: Path, record_property: Fact) -> None:
         )
     environment = os.environ | {
         "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(TOP),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(TOP), os.environ.get("PYTHONPATH")])),
         "COLUMNS": "100",
     }
     done = subprocess.run(
