@@ -302,13 +302,33 @@ class TestTheStore:
         store.close()
 
     def test_a_full_disk(self, monkeypatch):
-        store = SavepointStore(memory=10)
+        """Both when the memory is full and goes to a file, and when that file is full."""
+        for memory in (10, 100):
+            store = SavepointStore(memory)
+            store.store(oid_from(1), NO_TID, b"x" * 50, b"")
+            with monkeypatch.context() as context:
+                context.setattr("tempfile.TemporaryFile", fail)
+                context.setattr(store, "_file", Full(store._file))
+                with pytest.raises(StorageFullError, match="savepoint cannot be written"):
+                    store.store(oid_from(2), NO_TID, b"y" * 100, b"")
+            assert store.load(oid_from(2)) is None
+            assert store.load(oid_from(1)).data == b"x" * 50
+            store.store(oid_from(2), NO_TID, b"z" * 100, b"")
+            assert store.load(oid_from(2)).data == b"z" * 100
+            store.close()
 
-        def fail(_data):
-            raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(store._file, "write", fail)
-        with pytest.raises(StorageFullError, match="savepoint cannot be written"):
-            store.store(oid_from(1), NO_TID, b"data", b"")
-        assert store.load(oid_from(1)) is None
-        store.close()
+def fail(*_arguments, **_options):
+    raise OSError(28, "No space left on device")
+
+
+class Full:
+    """A file that cannot be written."""
+
+    write = fail
+
+    def __init__(self, file):
+        self._file = file
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)

@@ -99,7 +99,12 @@ class ClassFinder:
         trusted = not self._limited or self._permits_name(module, name)
         if not trusted and not dotted.startswith(self._below):
             raise ClassNotAllowedError(dotted, oid)
-        value = _imported(module, name, through_classes=self._limited)
+        outermost, *inner = name.split(".")
+        value = _attribute(_imported(module, name), outermost)
+        for part in inner:  # protocol 4 has dotted names: they lead through classes, not through modules
+            if self._limited and not isinstance(value, type):
+                raise ClassNotAllowedError(dotted, oid)
+            value = _attribute(value, part)
         if not trusted:
             self._require_home(oid, dotted, value)
         return value
@@ -130,10 +135,13 @@ class ClassFinder:
     def _require_harmless(self, oid: Oid | None, parent: Any, name: str) -> None:
         if isinstance(parent, enum.EnumMeta) and name in parent.__members__:
             return
-        dotted = f"{name_of(parent)}.{name}" if isinstance(parent, type) else f"getattr(..., {name!r})"
+        if not isinstance(parent, type):
+            raise ClassNotAllowedError(f"an attribute {name!r} of {type(parent).__name__}", oid)
+        dotted = f"{name_of(parent)}.{name}"
         if dotted in ALWAYS:
             return
-        if not isinstance(parent, type) or not isinstance(vars(parent).get(name, Broken), type):
+        own = vars(parent).get(name)
+        if not isinstance(own, type) and (own is not None or hasattr(parent, name)):
             raise ClassNotAllowedError(dotted, oid)
         qualified = f"{parent.__qualname__}.{name}"
         if not self._permits_name(parent.__module__, qualified) and not dotted.startswith(self._below):
@@ -147,22 +155,17 @@ def _spellings(module: str, name: str) -> list[tuple[str, str]]:
     return [given] if mapped == given else [given, mapped]
 
 
-def _imported(module: str, name: str, *, through_classes: bool) -> Any:
-    """Import a module and get what has the name in it. Raises `_MissingError`.
-
-    `through_classes`: a dotted name (protocol 4 has them) leads through classes only, never to what a
-    module within the module offers.
-    """
+def _imported(module: str, name: str) -> Any:
+    """The module that a name is looked for in. Raises `_MissingError`."""
     try:
-        value = sys.modules[module] if module in sys.modules else importlib.import_module(module)
+        return sys.modules[module] if module in sys.modules else importlib.import_module(module)
     except ImportError as error:
         logger.warning("%s.%s cannot be imported: %s", module, name, error)
         raise _MissingError from error
-    for depth, part in enumerate(name.split(".")):
-        if depth and through_classes and not isinstance(value, type):
-            raise _MissingError
-        try:
-            value = getattr(value, part)
-        except AttributeError as error:
-            raise _MissingError from error
-    return value
+
+
+def _attribute(value: Any, name: str) -> Any:
+    try:
+        return getattr(value, name)
+    except AttributeError as error:
+        raise _MissingError from error

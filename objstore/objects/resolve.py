@@ -25,8 +25,9 @@ logger = logging.getLogger(__name__)
 class PersistentReference:
     """Stands for a persistent object in a state that is being merged.
 
-    Two of them are equal if they refer strongly to the same object. Everything else raises ValueError: the
-    objects themselves might be equal or ordered in their own way, and nobody has loaded them.
+    Two are equal if they refer to the same object, both strongly or both weakly. Different ones cannot be
+    ordered, which raises ValueError: the objects may have an order of their own, and nobody has loaded them.
+    BTrees compare values by their order, so a bucket in which one reference was replaced is not merged.
     """
 
     __slots__ = ("data", "klass", "oid", "weak")
@@ -38,28 +39,15 @@ class PersistentReference:
         self.weak = weak
         self.klass = data[1] if isinstance(data, tuple) else None
 
-    def _same(self, other: object) -> bool:
-        if self is other:
-            return True
-        if isinstance(other, PersistentReference) and self.oid == other.oid and not (self.weak or other.weak):
-            return True
-        raise ValueError("different persistent objects cannot be compared while a conflict is resolved")
-
     def __eq__(self, other: object) -> bool:
-        return self._same(other)
-
-    def __ne__(self, other: object) -> bool:
-        return not self._same(other)
+        return isinstance(other, PersistentReference) and (self.oid, self.weak) == (other.oid, other.weak)
 
     def __lt__(self, other: object) -> bool:
-        return not self._same(other)
+        if self != other:
+            raise ValueError("references have no order while a conflict is resolved")
+        return False
 
     __gt__ = __lt__
-
-    def __le__(self, other: object) -> bool:
-        return self._same(other)
-
-    __ge__ = __le__
 
     def __hash__(self) -> int:
         return hash(self.oid)

@@ -7,9 +7,12 @@ file has no name and is gone when it is closed, or when the process ends.
 
 from __future__ import annotations
 
+import io
+import shutil
 import tempfile
 from collections.abc import Iterator
-from typing import NamedTuple
+from contextlib import suppress
+from typing import IO, NamedTuple
 
 from objstore.errors import StorageError, StorageFullError
 from objstore.ids import Oid, Tid
@@ -45,7 +48,9 @@ class SavepointStore:
     """
 
     def __init__(self, memory: int) -> None:
-        self._file = tempfile.SpooledTemporaryFile(memory, prefix="objstore-savepoint-")  # noqa: SIM115  # see close
+        self._memory = memory
+        self._file: IO[bytes] = io.BytesIO()
+        self._spilled = False
         self._places: dict[Oid, _Place] = {}
         self._log: list[tuple[Oid, _Place | None]] = []  # what an oid's place was before
         self._end = 0
@@ -63,8 +68,11 @@ class SavepointStore:
     def store(self, oid: Oid, serial: Tid, data: bytes, references: bytes | None) -> None:
         """Write an object's record; what it was before stays, for a rollback."""
         try:
+            if not self._spilled and self._end + len(data) > self._memory:
+                self._spill()
             self._file.seek(self._end)
             self._file.write(data)
+            self._file.flush()
         except OSError as error:
             reason = f"a savepoint cannot be written: {error.strerror or error}"
             raise StorageFullError(tempfile.gettempdir(), reason) from error
@@ -72,13 +80,27 @@ class SavepointStore:
         self._places[oid] = _Place(self._end, len(data), serial, references)
         self._end += len(data)
 
+    def _spill(self) -> None:
+        """Go on in a temporary file."""
+        file = tempfile.TemporaryFile(prefix="objstore-savepoint-")  # noqa: SIM115  # see close
+        try:
+            self._file.seek(0)
+            shutil.copyfileobj(self._file, file)
+        except BaseException:
+            file.close()
+            raise
+        self._file, self._spilled = file, True
+
     def load(self, oid: Oid) -> Written | None:
         """What was written of an object; None where nothing was."""
         place = self._places.get(oid)
         if place is None:
             return None
-        self._file.seek(place.offset)
-        data = self._file.read(place.size)
+        try:
+            self._file.seek(place.offset)
+            data = self._file.read(place.size)
+        except OSError as error:
+            raise StorageError(f"the temporary file of a savepoint cannot be read: {error}") from error
         if len(data) != place.size:
             raise StorageError(f"the temporary file of a savepoint is cut off at object {oid.hex()}")
         return Written(place.serial, data, place.references)
@@ -109,4 +131,5 @@ class SavepointStore:
 
     def close(self) -> None:
         """Let go of the file. Closing twice is allowed."""
-        self._file.close()
+        with suppress(OSError):  # what could not be written is not wanted any more
+            self._file.close()
