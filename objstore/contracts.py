@@ -375,6 +375,10 @@ class PackTarget(Protocol):
     """What a store offers to the one that packs it."""
 
     @property
+    def name(self) -> str:
+        """For messages: the path."""
+
+    @property
     def home(self) -> Home:
         """Where the revisions are."""
 
@@ -384,7 +388,9 @@ class PackTarget(Protocol):
     def begin_pack(self, upto: Tid) -> Tid:
         """How far a pack to `upto` may go now: never past a live snapshot, nor past what was flushed.
 
-        From here on nobody is given a view of an earlier time, until the pack ends.
+        From here on nobody is given a view of an earlier time, until the pack ends, and what is changed is
+        kept for `changed`. Raises StorageFailedError where an earlier commit has failed, so that nobody can
+        say what is committed.
         """
 
     def last_tids(self, count: int) -> list[Tid]:
@@ -393,13 +399,27 @@ class PackTarget(Protocol):
     def waiting(self) -> Iterator[RevisionSummary]:
         """The revisions that the journal holds at this moment, committed and not yet in the home."""
 
+    def changed(self) -> bytes:
+        """The oids, packed, that were written by transactions committed since `begin_pack`, or since the
+        last call. With writers held these are all. Raises StorageFailedError as `begin_pack` does."""
+
+    def committed(self, oid: Oid) -> Iterator[RevisionSummary]:
+        """An object's revisions in journal and home, newest first, those included that are not yet durable."""
+
+    def load(self, oid: Oid, upto: Tid) -> Revision | None:
+        """The newest of these revisions with tid <= `upto`; None where there is none."""
+
     def writers_held(self) -> AbstractContextManager[object]:
         """While inside, no transaction commits. For moments, not for work."""
 
-    def doom(self, is_doomed: Callable[[Oid], bool] | None) -> None:
-        """From here on refuse to commit a reference to, or a change of, an object that is doomed.
+    @property
+    def doomed(self) -> Callable[[Oid], bool] | None:
+        """What an earlier pack gave to `doom`, so that the next can add to it."""
 
-        Called with writers held. It stays in force when the pack has ended, until the next one, because
+    def doom(self, is_doomed: Callable[[Oid], bool] | None) -> None:
+        """From here on refuse to commit a reference to, or a record of, an object that is doomed.
+
+        Called with writers held, to add to it. It stays in force when the pack has ended, because
         applications may hold removed objects in their caches. None takes it back.
         """
 

@@ -40,6 +40,7 @@ class Commits:
         self._tids: list[Tid] = []
         self._changes: list[frozenset[Oid]] = []
         self._remembered = 0
+        self._watched: bytearray | None = None  # what was changed since `watch`, packed
 
     def fail(self, reason: str) -> StorageFailedError:
         """Stop writing for good: nobody can say what is on the disk."""
@@ -57,6 +58,8 @@ class Commits:
             self._tids.append(tid)
             self._changes.append(oids)
             self._remembered += len(oids)
+            if self._watched is not None:
+                self._watched += b"".join(oids)
             if self._remembered > MAX_REMEMBERED:
                 self._forget(len(self._tids) // 2)
         self.last = tid
@@ -91,6 +94,24 @@ class Commits:
             first, end = bisect_right(self._tids, after), bisect_right(self._tids, upto)
             sets = [self._changes[at] for at in range(first, end) if self._tids[at] not in except_for]
         return sets[0] if len(sets) == 1 else _NOTHING.union(*sets)
+
+    def watch(self) -> None:
+        """From here on keep which objects are changed, for `watched`: eight bytes for each change."""
+        with self._lock:
+            self._watched = bytearray()
+
+    def watched(self) -> bytes:
+        """The oids, packed, that were changed since `watch` or the last call. With `writer` held: all."""
+        with self._lock:
+            if not self._watched:
+                return b""
+            watched, self._watched = bytes(self._watched), bytearray()
+            return watched
+
+    def unwatch(self) -> None:
+        """No longer keep what is changed."""
+        with self._lock:
+            self._watched = None
 
     def forget(self, upto: Tid) -> None:
         """Nobody's snapshot is older than `upto`: what was changed by then need not be known."""

@@ -177,15 +177,11 @@ class Pending:
             return
         for write in self._writes.values():
             mentioned = split_oids(write.references or b"")
-            for oid in [write.oid, *mentioned] if write.previous != NO_TID else mentioned:
-                if is_doomed(oid) and (oid == write.oid or not self._creates(oid)):
+            for oid in (write.oid, *mentioned):
+                if is_doomed(oid):
                     raise DanglingReferenceError(
                         oid, write.previous, self._workshop.commits.last, self._class_name(write.oid, NO_TID)
                     )
-
-    def _creates(self, oid: Oid) -> bool:
-        write = self._writes.get(oid)
-        return write is not None and write.previous == NO_TID
 
     def _cover_new_oids(self) -> None:
         new = [oid for oid, write in self._writes.items() if write.previous == NO_TID]

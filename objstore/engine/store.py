@@ -45,7 +45,7 @@ from objstore.errors import (
 )
 from objstore.formats.layouts import HomeDirectory
 from objstore.formats.settings import Settings
-from objstore.ids import NO_TID, Oid, Tid, tid_moment
+from objstore.ids import MAX_TID, NO_TID, Oid, Tid, tid_moment
 from objstore.revisions import Details, Revision, RevisionSummary, Transaction
 
 
@@ -231,9 +231,12 @@ class DirectoryStore:
             raise storage_error(self.name, error) from error
         finally:
             self._past = NO_TID
+            self._commits.unwatch()
             self._packing.release()
 
     def begin_pack(self, upto: Tid) -> Tid:
+        self._commits.require_sound()
+        self._commits.watch()
         # First the bound for new views, then the horizon of those that are there: no view slips between.
         self._past = min(upto, self._flusher.flushed)
         self._past = min(self._past, self._snapshots.horizon())
@@ -256,8 +259,22 @@ class DirectoryStore:
             ]
         return iter(found)
 
+    def changed(self) -> bytes:
+        self._commits.require_sound()
+        return self._commits.watched()
+
+    def committed(self, oid: Oid) -> Iterator[RevisionSummary]:
+        return self._lookup.summaries(oid, MAX_TID)
+
+    def load(self, oid: Oid, upto: Tid) -> Revision | None:
+        return self._lookup.load(oid, upto)
+
     def writers_held(self) -> AbstractContextManager[object]:
         return self._commits.writer
+
+    @property
+    def doomed(self) -> Callable[[Oid], bool] | None:
+        return self._workshop.is_doomed
 
     def doom(self, is_doomed: Callable[[Oid], bool] | None) -> None:
         self._workshop.is_doomed = is_doomed
