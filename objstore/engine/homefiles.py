@@ -111,8 +111,8 @@ class RevisionFiles:
         try:
             lead = self.filesystem.read_at(path, 0, records.HEADER_SIZE + 512)
             header = records.Header(lead, 0, path)
-            if header.lead_size > len(lead):
-                lead = self.filesystem.read_at(path, 0, header.lead_size)
+            if header.summary_size > len(lead):
+                lead = self.filesystem.read_at(path, 0, header.summary_size)
         except FileNotFoundError:
             return None
         summary = header.summary(lead, 0, path)

@@ -180,7 +180,7 @@ class Journal:
             raise CorruptionError(
                 path, "another record stands in its place", offset=place.offset, oid=oid, tid=waiting.tid
             )
-        lead = self.filesystem.read_at(path, place.offset, header.lead_size)
+        lead = self.filesystem.read_at(path, place.offset, header.summary_size)
         return replace(header.summary(lead, 0, path), tid=waiting.tid)
 
     # --- letting go ---

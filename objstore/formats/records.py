@@ -1,8 +1,8 @@
 """The record codec: one revision of one object as bytes. `docs/format/record.md` is its specification.
 
-A record is the same wherever it stands. In a journal file, which is synced before the tid is known, the tid
-field holds the transaction's token; `with_tid` puts the tid in and recomputes the checksum of the header
-only. The checksum of the body is computed once, when the record is made, and travels with it.
+A record is the same wherever it stands, but that in a journal file, which is synced before the tid is known,
+the tid field holds the transaction's token. Between header and data stands what is known of the data, called
+the lead here: it has a checksum of its own, so that packing may rely on references without reading data.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ DELETED, COPIED, REFERENCES_KNOWN = 1, 2, 4
 MAX_DATA = 2**32 - 1
 """The largest record in bytes."""
 
-_FIELDS = struct.Struct(">2sBBII8s8s8sI")  # all of the header but its own checksum, the last four bytes
+_FIELDS = struct.Struct(">2sBBII8s8s8sII")
+"""All of the header but its own checksum: magic, version, flags, count of references, size of the data, oid,
+tid, previous tid, the checksum of the lead, and that of the data."""
 _CRC = struct.Struct(">I")
 HEADER_SIZE = _FIELDS.size + _CRC.size
-_TID_AT = 20
 
 
 def encode(revision: Revision, tid: Tid | None = None) -> bytes:
@@ -32,53 +33,48 @@ def encode(revision: Revision, tid: Tid | None = None) -> bytes:
     if data is not None and len(data) > MAX_DATA:
         raise RecordTooLargeError(revision.oid, len(data), MAX_DATA)
     flags = 0
-    body = b""
+    lead = b""
     if revision.copied_from is not None:
         flags |= COPIED
-        body = revision.copied_from
+        lead = revision.copied_from
     references = 0
     if revision.references is not None:
         flags |= REFERENCES_KNOWN
         references = len(revision.references) // 8
-        body += revision.references
+        lead += revision.references
     if data is None:
         flags |= DELETED
-    else:
-        body += data
+        data = b""
     fields = _FIELDS.pack(
         MAGIC,
         VERSION,
         flags,
         references,
-        len(data) if data is not None else 0,
+        len(data),
         revision.oid,
         revision.tid if tid is None else tid,
         revision.previous,
-        crc32(body),
+        crc32(lead),
+        crc32(data),
     )
-    return fields + _CRC.pack(crc32(fields)) + body
-
-
-def with_tid(record: bytes, tid: Tid) -> bytes:
-    """The same record at another tid."""
-    fields = record[:_TID_AT] + tid + record[_TID_AT + 8 : _FIELDS.size]
-    return fields + _CRC.pack(crc32(fields)) + record[HEADER_SIZE:]
+    return b"".join((fields, _CRC.pack(crc32(fields)), lead, data))
 
 
 class Header:
     """The header of a record, verified against its checksum."""
 
-    __slots__ = ("_crc", "_flags", "body_size", "data_size", "oid", "previous", "reference_size", "tid")
+    __slots__ = ("_data_crc", "_flags", "_lead_crc", "data_size", "lead_size", "oid", "previous", "tid")
 
-    reference_size: int
+    lead_size: int
     data_size: int
-    body_size: int
 
     def __init__(self, buffer: bytes | memoryview, offset: int, path: str) -> None:
         """Read a header from `buffer` at `offset`; `path` is for messages. Raises `CorruptionError`."""
         if len(buffer) - offset < HEADER_SIZE:
             raise CorruptionError(path, "a record's header is cut off", offset=offset)
-        magic, version, flags, references, size, oid, tid, previous, crc = _FIELDS.unpack_from(buffer, offset)
+        magic, version, flags, references, size, oid, tid, previous, lead_crc, data_crc = _FIELDS.unpack_from(
+            buffer, offset
+        )
         if magic != MAGIC:
             raise CorruptionError(path, "no record begins here", offset=offset)
         if version != VERSION:
@@ -87,55 +83,54 @@ class Header:
         if crc32(buffer[offset:end]) != _CRC.unpack_from(buffer, end)[0]:
             raise CorruptionError(path, "the checksum of a record's header is wrong", offset=offset)
         self._flags = flags
-        self._crc = crc
+        self._lead_crc, self._data_crc = lead_crc, data_crc
         self.oid, self.tid, self.previous = Oid(oid), Tid(tid), Tid(previous)
-        self.reference_size = 8 * references
+        self.lead_size = (8 if flags & COPIED else 0) + 8 * references
         self.data_size = size
-        self.body_size = (8 if flags & COPIED else 0) + self.reference_size + size
 
     @property
     def size(self) -> int:
         """Bytes of the whole record."""
-        return HEADER_SIZE + self.body_size
+        return HEADER_SIZE + self.lead_size + self.data_size
 
     @property
-    def lead_size(self) -> int:
+    def summary_size(self) -> int:
         """Bytes of the record up to its data: what `summary` needs."""
-        return HEADER_SIZE + self.body_size - self.data_size
+        return HEADER_SIZE + self.lead_size
 
-    def _lead(self, buffer: bytes | memoryview, at: int) -> tuple[Tid | None, bytes | None, int]:
-        copied = None
-        if self._flags & COPIED:
-            copied = Tid(bytes(buffer[at : at + 8]))
-            at += 8
-        references = None
-        if self._flags & REFERENCES_KNOWN:
-            references = bytes(buffer[at : at + self.reference_size])
-            at += self.reference_size
-        return copied, references, at
+    def _lead(self, buffer: bytes | memoryview, offset: int, path: str) -> tuple[Tid | None, bytes | None]:
+        """What is known of the data, verified: the tid that it was copied from, and its references."""
+        start = offset + HEADER_SIZE
+        lead = bytes(buffer[start : start + self.lead_size])
+        if len(lead) < self.lead_size:
+            raise self._damage(path, "a record is cut off", offset)
+        if crc32(lead) != self._lead_crc:
+            raise self._damage(path, "the checksum of a record's references is wrong", offset)
+        copied = Tid(lead[:8]) if self._flags & COPIED else None
+        references = lead[8:] if self._flags & COPIED else lead
+        return copied, references if self._flags & REFERENCES_KNOWN else None
+
+    def _damage(self, path: str, reason: str, offset: int) -> CorruptionError:
+        return CorruptionError(path, reason, offset=offset, oid=self.oid, tid=self.tid)
 
     def revision(self, buffer: bytes | memoryview, offset: int, path: str) -> Revision:
         """The revision whose record begins at `offset`, verified. Raises `CorruptionError`."""
-        start = offset + HEADER_SIZE
-        end = start + self.body_size
-        if len(buffer) < end:
-            raise CorruptionError(path, "a record is cut off", offset=offset, oid=self.oid, tid=self.tid)
-        if crc32(buffer[start:end]) != self._crc:
-            raise CorruptionError(
-                path, "the checksum of a record is wrong", offset=offset, oid=self.oid, tid=self.tid
-            )
-        copied, references, at = self._lead(buffer, start)
-        data = None if self._flags & DELETED else bytes(buffer[at:end])
-        return Revision(self.oid, self.tid, self.previous, data, references, copied)
+        copied, references = self._lead(buffer, offset, path)
+        start = offset + self.summary_size
+        data = bytes(buffer[start : start + self.data_size])
+        if len(data) < self.data_size:
+            raise self._damage(path, "a record is cut off", offset)
+        if crc32(data) != self._data_crc:
+            raise self._damage(path, "the checksum of a record is wrong", offset)
+        deleted = self._flags & DELETED
+        return Revision(self.oid, self.tid, self.previous, None if deleted else data, references, copied)
 
     def summary(self, buffer: bytes | memoryview, offset: int, path: str) -> RevisionSummary:
-        """The revision without its data, from a buffer that may end after `lead_size` bytes.
+        """The revision without its data, from a buffer that may end after `summary_size` bytes.
 
-        Only the header is verified: the checksum of the body cannot be, without the data.
+        Verified as far as it goes: damage of the data alone is not seen. Raises `CorruptionError`.
         """
-        if len(buffer) < offset + self.lead_size:
-            raise CorruptionError(path, "a record is cut off", offset=offset, oid=self.oid, tid=self.tid)
-        copied, references, _ = self._lead(buffer, offset + HEADER_SIZE)
+        copied, references = self._lead(buffer, offset, path)
         deleted = bool(self._flags & DELETED)
         return RevisionSummary(self.oid, self.tid, self.previous, self.data_size, deleted, references, copied)
 
