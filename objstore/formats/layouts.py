@@ -30,12 +30,12 @@ _HEX = "([0-9a-f]{16})"
 _DONE = re.compile(f"working_{_HEX}_{_HEX}_done")
 _TEMP = re.compile(f"working_{_HEX}_temp")
 _SPARE = re.compile(f"spare_{_HEX}")
-_MARK = re.compile(f"([a-z]+)_{_HEX}")
+_MARK = re.compile(f"(flushed|packed|oids)_{_HEX}")
 _CURRENT = re.compile(f"o{_HEX}\\.c")
 _REVISION = re.compile(f"o{_HEX}\\.{_HEX}")
 _DATA = re.compile(f"o{_HEX}\\.d")
 _TRANSACTION = re.compile(f"t{_HEX}")
-_SEGMENT = re.compile(f"{_HEX}-{_HEX}\\.([0-9]+)\\.seg")
+_SEGMENT = re.compile(f"{_HEX}-{_HEX}\\.(0|[1-9][0-9]*)\\.seg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +255,7 @@ class SegmentName:
 def parse_segment_name(name: str) -> SegmentName | None:
     """What a segment's name means; None for a foreign or a temporary one."""
     match = _SEGMENT.fullmatch(name)
-    if match is None:
+    if match is None or match[1] > match[2]:
         return None
     return SegmentName(Tid(bytes.fromhex(match[1])), Tid(bytes.fromhex(match[2])), int(match[3]))
 

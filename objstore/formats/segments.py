@@ -43,6 +43,9 @@ class Kind(IntEnum):
     DETAILS = 2
 
 
+_KINDS: Final = frozenset(Kind)
+
+
 def bucket_of(oid: Oid) -> int:
     """The bucket that an object belongs to: 65,536 neighbouring oids share one."""
     return number(oid) >> BUCKET_BITS
@@ -88,6 +91,8 @@ def decode_footer(buffer: bytes | memoryview, path: str) -> Footer:
         raise CorruptionError(path, f"segment version {version}; this objstore reads {VERSION}")
     if crc32(tail[: -_CRC.size]) != crc:
         raise CorruptionError(path, "the checksum of a segment's footer is wrong")
+    if kind not in _KINDS:
+        raise CorruptionError(path, f"a segment of kind {kind}; this objstore reads {sorted(_KINDS)}")
     footer = Footer(Kind(kind), bucket, Tid(first), Tid(last), count, index_at, index_crc)
     if index_at + _index_size(footer) + FOOTER_SIZE != len(buffer):
         raise CorruptionError(path, "a segment has the wrong length")
