@@ -75,6 +75,18 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert lost == []
 
 
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    found, pending = set(), [TOP / "README.md"]
+    while pending:
+        page = pending.pop()
+        if page not in found:
+            found.add(page)
+            targets = (match["target"].partition("#")[0] for match in _LINK.finditer(page.read_text()))
+            linked = ((page.parent / target).resolve() for target in targets if target.endswith(".md"))
+            pending += [each for each in linked if each.exists()]
+    assert sorted(set(ALL) - found) == []
+
+
 # --- the runner itself -------------------------------------------------------------------------------
 
 
