@@ -12,8 +12,8 @@ from objstore.contracts import Format, History
 from objstore.objects import DB
 from objstore.objects.options import split_options
 
-FULL = ["model-full", "memory-full", *(f"{format}-full" for format in Format)]
-MINIMAL = ["model-minimal", "memory-minimal", *(f"{format}-minimal" for format in Format)]
+FULL = ["model-full", "memory-full", *(f"{each}-full" for each in Format)]
+MINIMAL = ["model-minimal", "memory-minimal", *(f"{each}-minimal" for each in Format)]
 ALL = FULL + MINIMAL
 FEW = ["model-full", "memory-full", "memory-minimal"]
 """For what depends on the object layer alone."""

@@ -64,9 +64,9 @@ class ModelStore:
 
     def view(self, at: Tid | None = None) -> ModelView:
         self.require_open()
-        if at is not None and at < self.last_tid():
-            if self.history_mode is History.MINIMAL or at < self._packed:
-                raise HistoryMissingError("the past is not kept")
+        past = at is not None and at < self.last_tid()
+        if past and (self.history_mode is History.MINIMAL or at < self._packed):
+            raise HistoryMissingError("the past is not kept")
         return ModelView(self, at)
 
     def revision(self, oid: Oid, tid: Tid) -> Revision:
@@ -140,6 +140,8 @@ class ModelStore:
     def pack(self, upto: Tid, *, dry_run: bool = False, progress: Progress | None = None) -> PackReport:
         if self.read_only:
             raise ReadOnlyError("model")
+        if progress is not None:
+            progress("pack", 0, None)
         with self.writer:
             upto = min(upto, self.last_tid(), *(view.snapshot for view in self.views), MAX_TID)
             kept = {oid: self._needed(revisions, upto) for oid, revisions in self.objects.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import pickletools
 import sys
@@ -84,7 +85,7 @@ def module():
     """A module that can be imported, and then not any more."""
     module = types.ModuleType("passing_module")
     sys.modules["passing_module"] = module
-    exec(SOURCE, vars(module))
+    exec(SOURCE, vars(module))  # noqa: S102  # a module that can go away
     yield module
     sys.modules.pop("passing_module", None)
 
@@ -105,12 +106,11 @@ def record_of(db, oid):
 
 def opcodes(data):
     """The opcodes of both pickles of a record, memo numbers aside."""
-    found, at = [], 0
-    while at < len(data):
-        for opcode, argument, position in pickletools.genops(data[at:]):
+    stream, found = io.BytesIO(data), []
+    while stream.tell() < len(data):
+        for opcode, argument, _ in pickletools.genops(stream):
             if "PUT" not in opcode.name and "GET" not in opcode.name:
                 found.append((opcode.name, argument))
-        at += position + 1
     return found
 
 

@@ -70,19 +70,19 @@ class TestAllowed:
         assert opened(db).root.thing.n == 1
 
     @pytest.mark.parametrize(
-        "allowed", [[], ["things.Thin"], ["thing."], ["things.Thing."], ["objstore."], lambda module, name: False]
+        "allowed", [[], ["things.Thin"], ["thing."], ["things.Thing."], ["objstore."], lambda *_: False]
     )
     def test_what_is_not_is_refused(self, limited, allowed):
         db = limited(allowed, thing=Thing(n=1))
         with pytest.raises(ClassNotAllowedError, match=r"things\.Thing") as caught:
-            opened(db).root.thing
+            _ = opened(db).root.thing
         assert (caught.value.class_name, caught.value.oid) == ("things.Thing", ROOT)
 
     def test_a_value_within_a_state(self, limited):
         db = limited(["things.Thing"], thing=Thing(value=Value(1)))
         thing = opened(db).root.thing
         with pytest.raises(ClassNotAllowedError, match=r"things\.Value") as caught:
-            thing.value
+            _ = thing.value
         assert caught.value.oid == thing._p_oid
 
     def test_the_class_of_an_object_asked_for_by_oid(self, databases):

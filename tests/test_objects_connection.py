@@ -8,11 +8,11 @@ import pickle
 import pytest
 import transaction
 from BTrees.OOBTree import OOBTree
+from databases import abort, commit, opened
 from persistent.mapping import PersistentMapping
 from persistent.wref import WeakRef
 from things import Counter, Keyed, Thing, Unready, Value
 
-from databases import abort, commit, opened
 from objstore.errors import (
     ClosedError,
     ConflictError,
@@ -49,7 +49,7 @@ class TestObjects:
         assert repr(connection.root) == "<root: a>"
         del connection.root.a
         with pytest.raises(AttributeError):
-            connection.root.a
+            _ = connection.root.a
         with pytest.raises(AttributeError):
             del connection.root.a
         connection.root().update({f"name{number}": number for number in range(50)})
@@ -156,7 +156,9 @@ class TestObjects:
         assert connection.root.weak() is connection.root.thing
         oid = connection.root.thing._p_oid
         del connection.root.thing
-        commit(connection)
+        for n in range(3):  # a pack keeps the last two transactions
+            connection.root.n = n
+            commit(connection)
         db.pack()
         fresh = opened(db)
         with pytest.raises(POSKeyError):
@@ -181,6 +183,7 @@ class TestObjects:
         with db.transaction() as connection:
             connection.root.holder = Thing(lost=Thing())
         connection = opened(db)
+        connection.cacheMinimize()
         holder = connection.root.holder
         lost = holder.lost
         holder_oid, lost_oid = holder._p_oid, lost._p_oid
@@ -236,14 +239,14 @@ class TestObjects:
         with some.transaction() as connection:
             connection.root.thing = Thing(a=1)
 
-        def fail(self, state):
+        def fail(_self, _state):
             raise LookupError("not today")
 
         monkeypatch.setattr(Thing, "__setstate__", fail, raising=False)
         connection = opened(some)
         connection.cacheMinimize()
         with pytest.raises(SerializationError, match="LookupError: not today") as caught:
-            connection.root.thing.a
+            _ = connection.root.thing.a
         assert caught.value.oid == connection.root.thing._p_oid
 
     def test_huge_and_empty_values(self, some):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 
 import pytest
 from BTrees.check import check
@@ -186,10 +187,8 @@ class TestRefusals:
 def test_no_bytes_do_harm(content):
     store = SavepointStore(2**20)
     numbers = iter(range(1, 10_000))
-    importer = Importer(lambda: oid_from(next(numbers)), lambda oid: None)
-    try:
+    importer = Importer(lambda: oid_from(next(numbers)), lambda _oid: None)
+    with suppress(SerializationError):  # and nothing else
         importer.read(io.BytesIO(b"ZEXP" + content), store)
-    except SerializationError as error:
-        assert str(error)
-    finally:
-        store.close()
+    assert all(len(written.data) <= len(content) for _, written in store.all())
+    store.close()

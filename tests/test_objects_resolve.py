@@ -38,7 +38,7 @@ class Bag(Persistent):
 
 
 class Stubborn(Persistent):
-    def _p_resolveConflict(self, old, committed, new):
+    def _p_resolveConflict(self, _old, _committed, _new):
         raise self.error
 
 
@@ -178,7 +178,7 @@ class TestRefusals:
         assert second.root.bag.a == 1
 
     def test_a_rule_that_returns_what_cannot_be_pickled(self, some, monkeypatch):
-        monkeypatch.setattr(Counter, "_p_resolveConflict", lambda self, *states: {"bad": lambda: None})
+        monkeypatch.setattr(Counter, "_p_resolveConflict", lambda *_: {"bad": lambda: None})
         _, second = conflicting(some, Counter, lambda each: each.add(1), lambda each: each.add(2))
         with pytest.raises(ConflictError, match="resolving it failed"):
             commit(second)
@@ -200,7 +200,7 @@ class TestRefusals:
     @pytest.mark.parametrize("damage", [b"", b"junk", b"cthings\nCounter\n."])
     def test_records_that_cannot_be_read(self, damage):
         resolver = ConflictResolver(ClassFinder(), "unnamed")
-        good = RecordPickler(lambda obj: None).dump(Counter, {"count": 1})
+        good = RecordPickler(lambda _: None).dump(Counter, {"count": 1})
         for records in ((damage, good, good), (good, damage, good), (good, good, damage)):
             with pytest.raises(ConflictError) as caught:
                 resolver(Conflict(oid_from(1), tid_from(1), tid_from(2), *records))

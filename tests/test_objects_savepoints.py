@@ -114,7 +114,7 @@ class TestRollback:
         assert thing._p_changed is None
         moment.rollback()
         with pytest.raises(SerializationError, match="its state is gone"):
-            thing.n
+            _ = thing.n
         with pytest.raises(SerializationError, match="its state is gone"):
             connection.add(thing)
         connection.root.thing = thing

@@ -222,11 +222,9 @@ def test_our_bytes_are_theirs(databases, make):
 
 
 def _listing(data):
-    found, at = [], 0
-    while at < len(data):
-        for opcode, argument, position in pickletools.genops(data[at:]):
-            found.append((opcode.name, argument))
-        at += position + 1
+    stream, found = io.BytesIO(data), []
+    while stream.tell() < len(data):
+        found += [(opcode.name, argument) for opcode, argument, _ in pickletools.genops(stream)]
     return found
 
 

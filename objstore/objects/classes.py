@@ -23,7 +23,7 @@ from typing import Any
 
 from objstore.errors import ClassNotAllowedError
 from objstore.ids import Oid
-from objstore.objects.broken import Broken, is_stand_in, name_of, reconstruct, stand_in
+from objstore.objects.broken import is_stand_in, name_of, reconstruct, stand_in
 
 AllowedClasses = Iterable[str] | Callable[[str, str], bool]
 """Names, prefixes that end in "." or ".*", or a callable that is given a module and a name in it."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from objstore.contracts import Format, History, StoreOptions
@@ -103,6 +103,8 @@ def split_options(given: Mapping[str, Any]) -> tuple[StoreOptions, DatabaseOptio
 def _checked(name: str, value: Any) -> Any:
     if name in _WORDS:
         return None if value is None else _word(name, value)
+    if name == "allowed_classes":
+        return _patterns(value)
     default = _DEFAULTS[name]
     if isinstance(default, bool):
         if not isinstance(value, bool):
@@ -121,6 +123,16 @@ def _word(name: str, value: Any) -> Any:
     except ValueError:
         known = ", ".join(_WORDS[name])
         raise UsageError(f"{name} is one of {known}, not {value!r}") from None
+
+
+def _patterns(value: Any) -> AllowedClasses | None:
+    if value is None or callable(value):
+        return cast("AllowedClasses | None", value)
+    given = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+    patterns = [each for each in given if isinstance(each, str)]
+    if len(patterns) != len(given):
+        raise UsageError(f"allowed_classes is names, prefixes or a callable, not {value!r}")
+    return patterns
 
 
 def _from_url(url: str) -> tuple[str, dict[str, Any]]:
