@@ -33,9 +33,9 @@ def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A store of 300 transactions, and as many objects that are not reachable any more."""
+    """A store of 300 transactions, and nearly as many objects that are not reachable any more."""
     path = str(tmp_path_factory.mktemp("large") / "store")
-    with objstore.open(path) as db:
+    with objstore.open(path, format="chunky") as db:
         for step in range(300):
             with db.transaction(note=f"step {step} " + "x" * 300) as connection:
                 connection.root()["thing"] = PersistentMapping(step=step)
@@ -114,6 +114,21 @@ def test_head(large: str) -> None:
     assert done.stderr == ""
 
 
+def test_a_terminal_that_cannot_say_everything(tmp_path: Path) -> None:
+    path = str(tmp_path / "store")
+    with objstore.open(path) as db, db.transaction(note="10 € for Ångström") as connection:
+        connection.root()["€"] = "€"
+    for command in (["log", path], ["show", path, "0"], ["history", path, "0"]):
+        done = subprocess.run(
+            [*OBJSTORE, *command],
+            env=ENVIRONMENT | {"PYTHONIOENCODING": "latin-1"},
+            capture_output=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert b"\\u20ac" in done.stdout
+
+
 def test_cat_does_not_write_binary_data_to_a_terminal(large: str) -> None:
     code, shown, errors = on_terminal("cat", large, "0", stdout=True)
     assert (code, shown) == (2, "")
@@ -131,7 +146,7 @@ def test_long_work_shows_its_progress_on_a_terminal(copied: str) -> None:
     assert code == 0
     assert "%" in shown
     assert shown.endswith("\r\x1b[K")
-    assert json.loads(out)["objects_removed"] == 299
+    assert json.loads(out)["objects_removed"] > 290
     code, shown, out = on_terminal("check", copied)
     assert (code, out) == (0, "nothing found\n")
     assert shown.endswith("\r\x1b[K")
@@ -144,26 +159,37 @@ def test_long_work_is_silent_elsewhere(copied: str) -> None:
 
 INTERRUPTING = """
 import os, signal, sys
-from objstore.cli import output, pack
+from objstore.cli import stores
 from objstore.cli.main import main
+from objstore.machine.posix import PosixFilesystem
 
-class Interrupting(output.ProgressLine):
-    calls = 0
-    def __call__(self, phase, done, total):
-        Interrupting.calls += 1
-        if Interrupting.calls == int(sys.argv[1]):
+class Interrupting(PosixFilesystem):
+    # Ctrl-C arrives while this operation is asked for, whoever asks.
+    left = int(sys.argv[1])
+    def count(self):
+        self.left -= 1
+        if self.left == 0:
             os.kill(os.getpid(), signal.SIGINT)
+    def create(self, path):
+        self.count()
+        return super().create(path)
+    def rename(self, old, new):
+        self.count()
+        super().rename(old, new)
+    def unlink(self, path):
+        self.count()
+        super().unlink(path)
 
-pack.ProgressLine = Interrupting
+stores.PosixFilesystem = Interrupting
 main(sys.argv[2:])
 """
 
 
-@pytest.mark.parametrize("call", [1, 2, 5, 20, 50])
-def test_ctrl_c_in_the_middle_of_a_pack(call: int, copied: str) -> None:
-    """RelStorage#505: interrupted packs. SIGINT arrives at different calls of the progress."""
+@pytest.mark.parametrize("operation", [1, 2, 3, 30, 300])
+def test_ctrl_c_in_the_middle_of_a_pack(operation: int, copied: str) -> None:
+    """RelStorage#505: interrupted packs."""
     done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTING, str(call), "pack", copied, "--days", "0"],
+        [sys.executable, "-c", INTERRUPTING, str(operation), "pack", copied, "--days", "0"],
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
@@ -175,11 +201,10 @@ def test_ctrl_c_in_the_middle_of_a_pack(call: int, copied: str) -> None:
     assert "Traceback" not in done.stderr
     checked = run("check", copied, "--ignore", "unreachable")
     assert (checked.returncode, checked.stdout) == (0, "nothing found\n")
-    again = run("pack", copied, "--days", "0", "--json")
-    assert again.returncode == 0, again.stderr
-    checked = run("check", copied)
+    assert run("pack", copied, "--days", "0").returncode == 0
+    checked = run("check", copied, "--ignore", "unreachable")
     assert (checked.returncode, checked.stdout) == (0, "nothing found\n")
-    assert "'step': 299" in run("show", copied, "0").stdout or json.loads(again.stdout)["objects_kept"] == 2
+    assert "'step': 299" in run("show", copied, "12c").stdout
 
 
 def test_the_command_starts_quickly() -> None:

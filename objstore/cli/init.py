@@ -8,15 +8,16 @@ from objstore.cli.output import json_line, line
 from objstore.cli.parameters import json_option
 from objstore.cli.stores import opened
 from objstore.contracts import Format, History
+from objstore.engine.opening import DEFAULT_FORMAT, DEFAULT_HISTORY
 from objstore.errors import OpenError, StoreMissingError
 
 
-@click.command(epilog="Example: objstore init accounts --history full --format chunky")
+@click.command(epilog="Example: objstore init accounts --history full")
 @click.argument("path", metavar="PATH")
 @click.option(
     "--history",
     type=click.Choice([each.value for each in History]),
-    default=History.FULL.value,
+    default=DEFAULT_HISTORY.value,
     show_default=True,
     help="full keeps every revision until it is packed; minimal keeps the current ones only.",
 )
@@ -24,7 +25,7 @@ from objstore.errors import OpenError, StoreMissingError
     "--format",
     "format_",
     type=click.Choice([each.value for each in Format]),
-    default=Format.CHUNKY.value,
+    default=DEFAULT_FORMAT.value,
     show_default=True,
     help="How the revisions are laid out in subdirectories.",
 )

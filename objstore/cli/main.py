@@ -17,6 +17,7 @@ stderr and an exit code, without a traceback:
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Any, Final
@@ -39,6 +40,8 @@ class Commands(click.Group):
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # text of any store, on terminals of any encoding
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
