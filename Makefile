@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/installed-$(VERSION)
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lint check test test-long clean
+.PHONY: help venv demo lint check test quick test-long clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -22,7 +22,7 @@ $(INSTALLED): setup.cfg
 		"objstore needs Python 3.11 or newer, $(PYTHON) is $(VERSION): make ... PYTHON=python3.12")'
 	@echo "Installing into $(VENV) with Python $(VERSION) ..."
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,check]'
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable '.[test,check]'
 	@touch $@
 
 venv: $(INSTALLED) ## make the virtual environment
@@ -40,6 +40,9 @@ check: lint ## lint, the floors test, and the code blocks of README and docs
 
 test: lint ## check, and all tests but the long ones (minutes)
 	$(PYTEST) -n $(JOBS) $(PYTEST_ARGS)
+
+quick: $(INSTALLED) ## the tests without lint, and without the slowest: for a look at another Python
+	$(PYTEST) -n $(JOBS) -k 'not crash and not kill and not test_docs' $(PYTEST_ARGS)
 
 test-long: $(INSTALLED) ## the long tests only (half an hour)
 	$(PYTEST) -n $(JOBS) -m long $(PYTEST_ARGS)
