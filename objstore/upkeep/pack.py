@@ -27,7 +27,7 @@ next pack finds the rest: whatever is doomed is unreachable then as well.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -123,7 +123,6 @@ class _Pack:
         self._marker = Marker(self._references)
         self._needed = TidSet()  # transactions up to the limit of which a revision stays
         self._counts = _Counts()
-        self._before: Callable[[Oid], bool] | None = None  # what was doomed before
 
     def run(self) -> PackReport:
         start = perf_counter()
@@ -137,8 +136,8 @@ class _Pack:
             self._marker.add(at)
         self._marker.add(number(ROOT))
         self._mark()
-        doomed = self._publish()
-        self._remove(doomed, self._begin_removing())
+        doomed, transactions = self._decide()
+        self._remove(doomed, transactions)
         return PackReport(
             upto=self._limit,
             dry_run=self._dry_run,
@@ -221,6 +220,20 @@ class _Pack:
 
     # --- publishing ---
 
+    def _decide(self) -> tuple[OidSet, array[int]]:
+        """Settle which objects and which transactions go, and record that. On an error none is doomed."""
+        before = self._target.doomed
+        try:
+            doomed = self._publish()
+            transactions = self._transactions_to_go() if self._full else array("Q")
+            if not self._dry_run:
+                self._target.record_pack(self._limit)
+        except BaseException:
+            if not self._dry_run:
+                self._target.doom(before)
+            raise
+        return doomed, transactions
+
     def _publish(self) -> OidSet:
         """Doom what cannot be reached, at a moment when nobody commits; which objects these are."""
         target, marker = self._target, self._marker
@@ -234,8 +247,8 @@ class _Pack:
                 self._revisit(target.changed())
                 if marker.run(self._limits.moment if patience > 0 else None):
                     doomed = self._seen - marker.live
-                    self._before = target.doomed
-                    before = self._before.oids if isinstance(self._before, Doomed) else OidSet()
+                    earlier = target.doomed
+                    before = earlier.oids if isinstance(earlier, Doomed) else OidSet()
                     target.doom(Doomed((before | doomed) - marker.live))
                     return doomed
             patience -= 1
@@ -243,20 +256,6 @@ class _Pack:
     def _revisit(self, changed: bytes) -> None:
         for at in oid_numbers(changed):
             self._marker.revisit(at)
-
-    # --- removing ---
-
-    def _begin_removing(self) -> array[int]:
-        """Find the transactions that go, and record the pack. On an error nothing is doomed, nothing gone."""
-        try:
-            transactions = self._transactions_to_go() if self._full else array("Q")
-            if not self._dry_run:
-                self._target.record_pack(self._limit)
-        except BaseException:
-            if not self._dry_run:
-                self._target.doom(self._before)
-            raise
-        return transactions
 
     def _transactions_to_go(self) -> array[int]:
         gone = array("Q")
@@ -271,6 +270,8 @@ class _Pack:
             if tid != next_needed and transaction.tid not in self._protected:
                 gone.append(tid)
         return gone
+
+    # --- removing ---
 
     def _remove(self, doomed: OidSet, transactions: array[int]) -> None:
         counts = self._counts
