@@ -88,6 +88,8 @@ def _assemble(
         if not tolerant:
             require_whole(recovered)
     else:
+        # The process that created the store may have been killed before it could sync the settings' name.
+        filesystem.sync_directory(directory.config)
         recovered = recover(directory, journal, marks)
     return DirectoryStore(
         directory,
