@@ -8,6 +8,8 @@ acknowledged is there, what was not is there whole or not at all, and the store 
 
 from __future__ import annotations
 
+import io
+import pickle
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -53,9 +55,10 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """A pack up to a tid, and the objects that nothing referred to then."""
+    """A pack up to a tid, and the objects that it may remove. `done` is `NEVER` where it failed."""
 
     begun: int
+    done: int
     upto: Tid
     garbage: frozenset[Oid]
 
@@ -63,10 +66,10 @@ class Pack:
 class Script:
     """A store on a simulated filesystem, and all that its user knows."""
 
-    def __init__(self, history: History, format: Format) -> None:
+    def __init__(self, history: History, format: Format, fs: SimulatedFilesystem | None = None) -> None:
         self.history = history
         self.format = format
-        self.fs = SimulatedFilesystem()
+        self.fs = fs or SimulatedFilesystem()
         self.clock = Clock()
         self.commits: list[Commit] = []
         self.in_doubt: Commit | None = None
@@ -179,9 +182,11 @@ class Script:
     def flush(self) -> None:
         self.store.flush()
 
-    def pack(self, upto: Tid, garbage: Iterable[int] = ()) -> None:
-        self.packs.append(Pack(self.fs.operations, upto, frozenset(map(oid_from, garbage))))
+    def pack(self, upto: Tid) -> None:
+        pack = Pack(self.fs.operations, NEVER, upto, garbage(self.commits, upto))
+        self.packs.append(pack)
         self.store.pack(upto)
+        self.packs[-1] = replace(pack, done=self.fs.operations)
 
 
 def known(commits: Iterable[Commit]) -> dict[Oid, list[tuple[Tid, bytes | None]]]:
@@ -191,6 +196,35 @@ def known(commits: Iterable[Commit]) -> dict[Oid, list[tuple[Tid, bytes | None]]
         for oid, data in commit.writes.items():
             revisions.setdefault(oid, []).append((commit.tid, data))
     return revisions
+
+
+def garbage(commits: list[Commit], upto: Tid) -> frozenset[Oid]:
+    """The objects that a pack may remove: no state from `upto` on reaches them from the root."""
+    reached: set[Oid] = set()
+    for commit in commits:
+        if commit.tid >= upto:
+            records = {
+                oid: [data for tid, data in revisions if tid <= commit.tid][-1]
+                for oid, revisions in known(commits).items()
+                if revisions[0][0] <= commit.tid
+            }
+            waiting = [ROOT]
+            seen: set[Oid] = set()
+            while waiting:
+                oid = waiting.pop()
+                data = records.get(oid)
+                if oid not in seen and data is not None:
+                    seen.add(oid)
+                    waiting.extend(references_of(data))
+            reached |= seen
+    return frozenset(known(commits).keys() - reached)
+
+
+def references_of(data: bytes) -> tuple[Oid, ...]:
+    """The references that `stores.record` put into a record."""
+    file = io.BytesIO(data)
+    pickle.load(file)
+    return pickle.load(file)[1]
 
 
 # --- judging -----------------------------------------------------------------------------------------
@@ -251,6 +285,10 @@ class Judge:
         if script.history is History.FULL:
             judge_history(store, there, packs)
         store = self._go_on(store, there, packs, after)
+        for pack in packs:
+            if after < pack.done:  # what an interrupted pack leaves is removed by the next one
+                store.pack(pack.upto)
+                judge_objects(store, there, packs)
         assert_sound(store)
         store.close()
 
@@ -286,7 +324,7 @@ class Judge:
         tid = pending.finish()
         view.close()
         assert not there or tid > there[-1].tid, "tids do not increase"
-        there = [*there, Commit(after, after, tid, Details("judge"), writes)]
+        there.append(Commit(after, after, tid, Details("judge"), writes))
         judge_objects(store, there, packs)
         store.flush()
         judge_objects(store, there, packs)
@@ -298,21 +336,21 @@ class Judge:
 
     def _kept(self, there: list[Commit], packs: list[Pack], new: Oid) -> tuple[Oid, ...]:
         """What the root refers to from now on: everything that there is."""
-        garbage = {oid for pack in packs for oid in pack.garbage}
+        gone = {oid for pack in packs for oid in pack.garbage}
         current = {oid: revisions[-1][1] for oid, revisions in known(there).items()}
-        return (new, *(oid for oid, data in current.items() if data is not None and oid not in garbage | {ROOT}))
+        return (new, *(oid for oid, data in current.items() if data is not None and oid not in gone | {ROOT}))
 
 
 def judge_objects(store: DirectoryStore, there: list[Commit], packs: list[Pack]) -> None:
     """Every object has its newest revision, and none that was never committed."""
-    garbage = {oid for pack in packs for oid in pack.garbage}
+    gone = {oid for pack in packs for oid in pack.garbage}
     view = store.view()
     for oid, revisions in known(there).items():
         tid, data = revisions[-1]
         try:
             found = view.load(oid)
         except POSKeyError:
-            assert data is None or oid in garbage, f"object {oid.hex()} is lost"
+            assert data is None or oid in gone, f"object {oid.hex()} is lost"
         else:
             assert found == (data, tid), f"object {oid.hex()} is not as it was committed"
     beyond = oid_from(max((number(oid) for oid in known(there)), default=0) + 1)
@@ -327,7 +365,7 @@ def judge_objects(store: DirectoryStore, there: list[Commit], packs: list[Pack])
 def judge_history(store: DirectoryStore, there: list[Commit], packs: list[Pack]) -> None:
     """Every transaction is there with its details, and every revision: but for what packs may drop."""
     upto = max((pack.upto for pack in packs), default=NO_TID)
-    garbage = {oid for pack in packs for oid in pack.garbage}
+    gone = {oid for pack in packs for oid in pack.garbage}
     found = list(store.transactions())
     tids = [transaction.tid for transaction in found]
     assert tids == sorted(tids, reverse=True)
@@ -340,7 +378,7 @@ def judge_history(store: DirectoryStore, there: list[Commit], packs: list[Pack])
     for oid, revisions in known(there).items():
         for at, (tid, data) in enumerate(revisions):
             superseded = at + 1 < len(revisions) and revisions[at + 1][0] <= upto
-            may_be_gone = superseded or oid in garbage or (data is None and tid <= upto)
+            may_be_gone = superseded or oid in gone or (data is None and tid <= upto)
             try:
                 assert store.revision(oid, tid).data == data
             except POSKeyError:

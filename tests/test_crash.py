@@ -7,8 +7,8 @@ from random import Random
 
 import pytest
 from crashing import Judge, Script, judge_creation
-from simulated import Crash
-from stores import COMBINATIONS, add_up
+from simulated import Crash, SimulatedFilesystem
+from stores import COMBINATIONS, add_up, open_on
 
 from objstore.contracts import Format, History
 from objstore.errors import ConflictError
@@ -87,12 +87,12 @@ def packs(script: Script) -> None:
     script.commit({1: "a, changed"})
     last = script.commit({0: "root without b", 1: "a, again"}, {0: (1,)})
     script.commit({1: "a, later"})
-    script.pack(last, garbage=(2, 3))
+    script.pack(last)
     script.commit({0: "root", 4: "d", 0x54321: "far away"}, {0: (1, 4), 4: (0x54321,)})
     script.flush()
     last = script.commit({0: "root without d"}, {0: (1,)})
     script.commit({1: "the end"})
-    script.pack(last, garbage=(4, 0x54321))
+    script.pack(last)
     script.commit({1: "really"})
 
 
@@ -172,6 +172,25 @@ def test_killed_and_opened_before_the_power_cut(
         script.commit({0: "root, later"})
         judge = Judge(script)
         judge.sweep(index, limit=3)
+        tried += judge.tried
+    record_property("crash states tried", tried)
+
+
+@every_store
+def test_killed_while_creating(history: History, format: Format, record_property) -> None:
+    """A process is killed while it creates a store; the next one completes it, or opens it, and commits."""
+    tried = 0
+    for index in range(Script(history, format).created):
+        fs = SimulatedFilesystem()
+        fs.stop_before(index)
+        with pytest.raises(Crash):
+            open_on(fs, history, format)
+        fs.restart()
+        script = Script(history, format, fs)
+        script.commit({0: "root", 1: "a"}, {0: (1,)})
+        script.flush()
+        judge = Judge(script)
+        judge.sweep(limit=4)
         tried += judge.tried
     record_property("crash states tried", tried)
 

@@ -134,7 +134,7 @@ def test_a_pack_at_every_step(history: History, format: Format) -> None:
         assert_shows(held, {oid: value for oid, value in before.items() if oid not in garbage})
         with_new.close()
 
-    watched(script, look, lambda: script.pack(last, garbage=(4, 5)))
+    watched(script, look, lambda: script.pack(last))
     held.close()
 
 
