@@ -48,5 +48,5 @@ test-long: $(INSTALLED) ## the long tests only (half an hour)
 	$(PYTEST) -n $(JOBS) -m long $(PYTEST_ARGS)
 
 clean: ## remove the virtual environment, caches and builds
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
