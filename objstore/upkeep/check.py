@@ -1,0 +1,150 @@
+"""Checking a store: everything that is wrong with it is told, and nothing is changed.
+
+Three parts, each in a module of its own, in this order: the files around the home, with the journal
+(`surroundings`); the files of the home, which the home itself reads (`Home.findings`); and what leads from
+object to object (`connections`). All of it is read once, in bounded memory.
+
+The store may be in use meanwhile. What is only on its way (files being written, transactions being flushed)
+is not told: a finding counts if it is still so when it is looked at again. A pack that runs at the same time
+may make a check tell of objects that the pack removes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from objstore.contracts import Finding, Progress
+from objstore.engine.store import DirectoryStore
+from objstore.errors import CorruptionError
+from objstore.formats.layouts import (
+    TEMPORARY,
+    CurrentName,
+    RevisionName,
+    parse_home_name,
+    parse_segment_name,
+)
+from objstore.ids import number
+from objstore.upkeep.connections import Connections
+from objstore.upkeep.reachable import OidSet
+from objstore.upkeep.surroundings import Surroundings
+
+KINDS = {
+    "aside": "recovery moved this to lost+found; look at it, then remove it",
+    "chain": "transactions are missing from the journal although they had been acknowledged",
+    "checksum": "the bytes are not what was written",
+    "dangling": "an object refers to one that does not exist",
+    "details": "revisions are there, but not the details of the transaction that wrote them",
+    "foreign": "the file does not belong to the store; it is ignored",
+    "incomplete": "references could not be followed everywhere, because of damage told before",
+    "journal": "a committed transaction in the journal cannot be read",
+    "leftover": "an interrupted process left this; it has no meaning, and the store removes it by and by",
+    "mark": "a watermark contradicts what is stored",
+    "misplaced": "a file of the store stands in the wrong directory, where it is not found",
+    "name": "a file holds something else than its name says",
+    "pointer": "the file that says which revision is current, and the revisions, do not fit together",
+    "record": "a record's pickle cannot be followed",
+    "unreachable": "nothing leads to the object; a pack removes it",
+    "unreadable": "the system does not let the file be read",
+}
+"""The kinds of findings, each with what it means."""
+
+
+def check(store: DirectoryStore, progress: Progress | None = None) -> Iterator[Finding]:
+    """Tell what is wrong with a store, finding by finding, as they are met.
+
+    The store may be open for reading or writing, or `tolerant`. Never writes. Raises ClosedError, and OSError
+    where the system refuses what has nothing to do with one file.
+    """
+    return _Check(store, progress or _silent).run()
+
+
+def _silent(phase: str, done: int, total: int | None) -> None:
+    """Tell nobody."""
+
+
+class _Check:
+    """One run."""
+
+    def __init__(self, store: DirectoryStore, progress: Progress) -> None:
+        self._store = store
+        self._progress = progress
+        self._flushed = store.flushed
+        self._packed = store.packed_upto()
+        self._headless = OidSet()  # objects of which only revisions stand in a Full home
+        self._passing: list[Finding] = []  # files that a process at work may be about to remove
+
+    def run(self) -> Iterator[Finding]:
+        view = self._store.view()  # while it is open, nothing that it sees is dropped or packed away
+        try:
+            self._progress("reading the journal", 0, None)
+            surroundings = Surroundings(self._store)
+            yield from surroundings.findings()
+            damaged = False
+            for finding in self._home_findings():
+                damaged = damaged or finding.kind in ("checksum", "name", "pointer", "unreadable", "misplaced")
+                yield finding
+            connections = Connections(
+                self._store, surroundings.waiting, self._headless, view.snapshot, damaged, self._progress
+            )
+            yield from connections.findings()
+            yield from (finding for finding in self._passing if self._still_so(finding))
+        finally:
+            view.close()
+
+    # --- the home ---
+
+    def _home_findings(self) -> Iterator[Finding]:
+        self._progress("reading the home", 0, None)
+        findings = self._store.home.findings()
+        while True:
+            try:
+                finding = next(findings, None)
+            except OSError as error:
+                path = error.filename or self._store.directory.home
+                yield Finding("unreadable", str(path), error.strerror or str(error))
+                return
+            if finding is None:
+                return
+            if self._is_headless(finding):
+                continue
+            if finding.kind == "leftover" and not self._store.read_only:
+                self._passing.append(finding)
+            elif self._still_so(finding):
+                yield finding
+
+    def _is_headless(self, finding: Finding) -> bool:
+        """Whether it tells of a revision without a `.c` that a pack may have left, which is judged later."""
+        if finding.kind != "pointer" or finding.oid is None or finding.tid is None:
+            return False
+        if not isinstance(parse_home_name(_name(finding.path)), RevisionName) or finding.tid > self._packed:
+            return False
+        self._headless.add(number(finding.oid))
+        return True
+
+    def _still_so(self, finding: Finding) -> bool:
+        """Whether a finding of the home is more than a glimpse of work under way, or to be done again."""
+        if finding.kind == "pointer":
+            # Past the mark the flusher is, or an interrupted one was, at it: the journal has all of it still.
+            under_way = finding.tid is not None and finding.tid > self._flushed
+            return not under_way and self._pointer_is_wrong(finding)
+        if self._store.read_only:
+            return True
+        segment = parse_segment_name(_name(finding.path).removesuffix(TEMPORARY))
+        if finding.kind == "leftover" and segment is not None and segment.last > self._flushed:
+            return False
+        return finding.kind == "unreadable" or self._store.filesystem.exists(finding.path)
+
+    def _pointer_is_wrong(self, finding: Finding) -> bool:
+        if finding.oid is None:
+            return True
+        try:
+            current = self._store.home.current(finding.oid)
+        except (CorruptionError, OSError):
+            return True
+        if isinstance(parse_home_name(_name(finding.path)), CurrentName):
+            return current == finding.tid
+        return current is None
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
