@@ -1,0 +1,1 @@
+"""The peers: what is measured, each behind the protocol of `peers.protocol`."""

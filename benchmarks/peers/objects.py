@@ -1,0 +1,53 @@
+"""objstore, in any history mode and format."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+import objstore
+from peers.persistent_sessions import PersistentStore
+from peers.protocol import CACHE_SIZE, POOL_SIZE, Ability
+
+
+class ObjstoreStore(PersistentStore):
+    """What it does in the background is to move transactions from the journal to the home."""
+
+    def settle(self) -> None:
+        self.db.store.flush()
+
+
+class Objstore:
+    """The default is Full, in the default format."""
+
+    versions = f"persistent {version('persistent')}, BTrees {version('BTrees')}"
+    durability = (
+        "fdatasync of the transaction's records, rename, fsync of the journal's directory; "
+        "the background flusher works during the rounds, and is waited for after each"
+    )
+    abilities = Ability.LASTS | Ability.THREADS | Ability.PACKS
+
+    def __init__(self, history: str, format: str | None) -> None:
+        self.title = f"objstore, {history.capitalize()}, {format or 'default format'}"
+        self._options: dict[str, Any] = {"history": history}
+        if format is not None:
+            self._options["format"] = format
+
+    def open(self, directory: str) -> ObjstoreStore:
+        return ObjstoreStore(
+            objstore.open(f"{directory}/store", pool_size=POOL_SIZE, cache_size=CACHE_SIZE, **self._options)
+        )
+
+    def opening_script(self, directory: str) -> str:
+        return (
+            "import objstore\n"
+            f"db = objstore.open({directory + '/store'!r}, create=False)\n"
+            "connection = db.open()\n"
+            "list(connection.root())\n"
+            "connection.close()\n"
+            "db.close()\n"
+        )
+
+
+def peer(history: str = "full", format: str | None = None) -> Objstore:
+    return Objstore(history, format)
