@@ -1,9 +1,10 @@
 """Merging segments: which are due, and what the merged one holds.
 
 Size-tiered merging, as in log-structured merge trees (O'Neil et al. 1996; the tiers are those of Cassandra):
-a segment's tier grows with the logarithm of its size to the base 4, and as soon as the newest segments up to
-some tier are four, they become one. So a bucket has at most a few segments a tier, and every byte is written
-again once for each tier that it climbs.
+a segment's tier grows with the logarithm of its size to the base 4. Only neighbours are merged, so a segment
+counts for the tier of the largest among itself and all newer ones; as soon as four count for the same tier,
+they become one, with all that is newer. So a bucket has at most three segments for each tier, and a byte is
+written again about once for each tier that it climbs.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ def tier(size: int) -> int:
 
 def due(sizes: Sequence[int]) -> int:
     """How many of the newest segments (`sizes` has the newest last) are to be merged now; 0 for none."""
-    tiers = [tier(size) for size in reversed(sizes)]
-    for level in sorted(set(tiers)):
-        run = next((at for at, found in enumerate(tiers) if found > level), len(tiers))
-        if run >= FAN:
-            return run
-    return 0
+    level, newer = 0, 0  # the tier that counts, and how many segments count for lower ones
+    for at, size in enumerate(reversed(sizes)):
+        if tier(size) > level:
+            if at - newer >= FAN:
+                return at
+            level, newer = tier(size), at
+    return len(sizes) if len(sizes) - newer >= FAN else 0
 
 
 def merged(segments: Sequence[Segment], droppable_upto: int | None = None) -> Entries:
