@@ -1,10 +1,11 @@
 """One directory of segments: a bucket's, or that of the transactions' details.
 
 Its segments cover ranges of transactions, one after the other. A new one is appended by each flush that
-touches the directory; merging and packing replace some by one of a higher generation. Every change is: 1.
-write the new segment under a temporary name and sync it; 2. rename it; 3. sync the directory; 4. show it to
-readers; 5. remove what it replaces. A crash before 3 leaves what was there before, after it files that the
-new one replaces, which is said by their names; both are swept before the next change of the directory.
+touches the directory; merging and packing replace some by one of a higher generation. Every change is: 0.
+sweep what earlier changes have left; 1. write the new segment under a temporary name and sync it; 2. rename
+it; 3. sync the directory; 4. show it to readers; 5. remove what it replaces. A crash, or an error, before 3
+leaves what was there before, and after it files that the new one replaces, which is said by their names. So
+there may be files that do not count; they are known, and are gone before anything else changes.
 
 Readers take the tuple of segments and need no lock: what was removed stays readable for who holds it.
 """
@@ -31,10 +32,7 @@ class SegmentDirectory:
         self.kind = kind
         self.bucket = bucket
         self.segments: tuple[Segment, ...] = ()
-        self.written = 0
-        """Bytes written into it since it was opened."""
-        self._names: dict[str, SegmentName] = {}
-        self._leftovers: list[str] = []
+        self._leftovers: set[str] = set()  # names of files that do not count
         self._filesystem = filesystem
 
     def open(self, flushed: Tid) -> None:
@@ -42,105 +40,114 @@ class SegmentDirectory:
 
         Raises CorruptionError where a segment that counts is damaged.
         """
-        names, self._leftovers = self.survey(flushed)
-        self._names = {f"{self.path}/{name}": name for name in names}
-        self.segments = tuple(self._map(path) for path in self._names)
+        names, leftovers = self.survey(flushed)
+        self._leftovers = set(leftovers)
+        self.segments = tuple(self._map(f"{self.path}/{name}") for name in names)
 
     def survey(self, flushed: Tid) -> tuple[list[SegmentName], list[str]]:
-        """The segments that count, oldest first, and the names that a crash has left."""
+        """The segments that count, oldest first, and the names of those that do not."""
         try:
             entries = self._filesystem.entries(self.path)
         except FileNotFoundError:
             return [], []
         names, leftovers = [], []
         for entry in entries:
-            name = None if entry.is_directory else parse_segment_name(entry.name)
-            if name is not None and name.first <= flushed:
+            name = None if entry.is_directory else parse_segment_name(entry.name.removesuffix(TEMPORARY))
+            if name is None:
+                continue
+            if name.last <= flushed and entry.name == str(name):
                 names.append(name)
-            elif name is not None or entry.name.endswith(".seg" + TEMPORARY):
+            else:
                 leftovers.append(entry.name)
         counting = sorted(name for name in names if not any(other.replaces(name) for other in names))
         leftovers += [str(name) for name in names if name not in counting]
         return counting, leftovers
-
-    def _sweep(self) -> None:
-        """Remove what a crash has left, before anything else changes here.
-
-        A flush that was not completed is repeated, and touches the same directories; and what was replaced
-        must not come back when its replacement goes.
-        """
-        for name in self._leftovers:
-            with contextlib.suppress(FileNotFoundError):
-                self._filesystem.unlink(f"{self.path}/{name}")
-        if self._leftovers:
-            self._filesystem.sync_directory(self.path)
-            self._leftovers = []
 
     def _map(self, path: str) -> Segment:
         return Segment(path, self._filesystem.map(path))
 
     # --- changing ---
 
-    def write(self, first: Tid, last: Tid, generation: int, entries: Entries) -> str | None:
-        """Steps 1 and 2: the path of a new segment; None, and no file, where there are no entries."""
+    def write(self, first: Tid, last: Tid, generation: int, entries: Entries) -> tuple[str, int] | None:
+        """Steps 0 to 2: path and size of a new segment; None, and no file, where there are no entries."""
         self._sweep()
-        path = f"{self.path}/{SegmentName(first, last, generation)}"
-        temporary = path + TEMPORARY
-        with contextlib.suppress(FileNotFoundError):
-            self._filesystem.unlink(temporary)
+        name = str(SegmentName(first, last, generation))
+        path, temporary = f"{self.path}/{name}", f"{self.path}/{name}{TEMPORARY}"
+        self._leftovers |= {name, name + TEMPORARY}
         try:
-            with self._filesystem.create(temporary) as file:
-                writer = SegmentWriter(file, self.kind, self.bucket)
-                for low, tid, entry in entries:
-                    writer.add(low, tid, entry)
-                if writer.count:
-                    self.written += writer.finish(first, last)
-            if not writer.count:
-                self._filesystem.unlink(temporary)
-                return None
-            self._filesystem.rename(temporary, path)
+            size = self._write_file(temporary, first, last, entries)
+            if size:
+                self._filesystem.rename(temporary, path)
+                self._leftovers.discard(name + TEMPORARY)
+                return path, size
         except BaseException:
-            with contextlib.suppress(OSError):
-                self._filesystem.unlink(temporary)
+            with contextlib.suppress(OSError):  # the first error is the one to report; the next change sweeps
+                self._unlink_leftovers()
             raise
-        return path
+        self._unlink_leftovers()
+        return None
+
+    def _write_file(self, path: str, first: Tid, last: Tid, entries: Entries) -> int:
+        """Its size; 0 where there are no entries."""
+        with self._filesystem.create(path) as file:
+            writer = SegmentWriter(file, self.kind, self.bucket)
+            for low, tid, entry in entries:
+                writer.add(low, tid, entry)
+            return writer.finish(first, last) if writer.count else 0
 
     def append(self, path: str) -> None:
         """Step 4 for a flush: show a segment whose name is durable."""
-        self._names = self._without(path) | {path: _name_of(path)}
-        self.segments = (*(old for old in self.segments if old.path != path), self._map(path))
+        segment = self._map(path)
+        self._leftovers.discard(_name(path))
+        self.segments = (*(old for old in self.segments if old.path != path), segment)
 
-    def replace(self, old: tuple[Segment, ...], entries: Callable[[], Entries]) -> int:
-        """Replace adjacent segments by one with the given entries; how many bytes became free.
-
-        Durable on return, but for the removal of the old ones, which their names make up for.
+    def replace(self, old: tuple[Segment, ...], entries: Callable[[], Entries]) -> tuple[int, int]:
+        """Replace adjacent segments by one with the given entries: the bytes written, and those that became
+        free. Durable on return, but for the removal of the old ones, which their names make up for.
         """
-        generation = 1 + max(self._names[segment.path].generation for segment in old)
-        path = self.write(old[0].first, old[-1].last, generation, entries())
+        generation = 1 + max(_meaning(segment.path).generation for segment in old)
+        first, last = min(segment.first for segment in old), max(segment.last for segment in old)
+        written = self.write(first, last, generation, entries())
+        # Also where nothing is written: what the old ones replaced must be gone before they are.
+        self._filesystem.sync_directory(self.path)
         at = self.segments.index(old[0])
         before, after = self.segments[:at], self.segments[at + len(old) :]
+        freed = sum(self._filesystem.allocated_bytes(segment.path) for segment in old)
         fresh: tuple[Segment, ...] = ()
-        if path is not None:
-            self._filesystem.sync_directory(self.path)
-            fresh = (self._map(path),)
-            self._names[path] = _name_of(path)
+        if written is not None:
+            fresh = (self._map(written[0]),)
+            freed -= self._filesystem.allocated_bytes(written[0])
+            self._leftovers.discard(_name(written[0]))
         self.segments = (*before, *fresh, *after)
-        freed = 0
-        for segment in old:
-            freed += self._filesystem.allocated_bytes(segment.path)
-            self._filesystem.unlink(segment.path)
-            self._names.pop(segment.path)
-        if path is None:
+        self._leftovers |= {_name(segment.path) for segment in old}
+        self._unlink_leftovers()
+        if written is None:
             self._filesystem.sync_directory(self.path)
-            return freed
-        return freed - self._filesystem.allocated_bytes(path)
+        return (written[1] if written is not None else 0), freed
 
-    def _without(self, path: str) -> dict[str, SegmentName]:
-        return {known: name for known, name in self._names.items() if known != path}
+    def _sweep(self) -> None:
+        """Step 0, durably.
+
+        A flush that was not completed is repeated, and touches the same directories; and what was replaced
+        must not come back when its replacement goes.
+        """
+        if self._leftovers:
+            self._unlink_leftovers()
+            self._filesystem.sync_directory(self.path)
+
+    def _unlink_leftovers(self) -> None:
+        for name in sorted(self._leftovers):
+            with contextlib.suppress(FileNotFoundError):
+                self._filesystem.unlink(f"{self.path}/{name}")
+            self._leftovers.discard(name)
 
 
-def _name_of(path: str) -> SegmentName:
-    name = parse_segment_name(path.rpartition("/")[2])
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _meaning(path: str) -> SegmentName:
+    name = parse_segment_name(_name(path))
     if name is None:
         raise ValueError(f"{path} is no segment")
     return name

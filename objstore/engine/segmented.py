@@ -1,33 +1,39 @@
 """The segmented home: flushed revisions in immutable segments, many to a file, bucket by bucket.
 
-A flush writes one segment into each bucket that it touches, and in Full one of the transactions' details. A
-lookup asks the bucket's segments, newest first. When a bucket has too many, `maintain` merges them; in
-Minimal that drops what a revision at or below the horizon supersedes.
+A lookup asks the bucket's segments, newest first. Readers take no lock: they hold the tuple of segments that
+was current when they began.
 
-Readers take no lock: they hold the tuple of segments that was current when they began.
+A flush writes one segment into each bucket that it touches, and in Full one of the transactions' details: 1.
+directories are made where they are missing; 2. the segments are written and synced, and renamed; 3. the
+directories are synced, new ones' parents too; 4. readers are shown all of it. A crash before 4 leaves
+segments of transactions later than the mark `flushed`, which do not count and which the next flush sweeps.
+When a bucket has too many segments, `maintain` merges them; in Minimal that drops what a revision at or below
+the horizon supersedes.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from threading import Lock
 
 from objstore.contracts import Filesystem, Finding, History, Removal
+from objstore.engine.buckets import DETAILS, OpenBuckets
 from objstore.engine.merging import due, merged
 from objstore.engine.segmentdir import Entries, SegmentDirectory
 from objstore.engine.segmentscan import find_damage, listed_buckets
 from objstore.errors import CorruptionError
 from objstore.formats import records
-from objstore.formats.layouts import DETAILS_DIRECTORY, bucket_directory
+from objstore.formats.layouts import DETAILS_DIRECTORY, SegmentName
 from objstore.formats.segments import Kind, Segment, bucket_of, low_of, oid_in
 from objstore.formats.transactions import decode_details, encode_details
 from objstore.ids import Oid, Tid, number
 from objstore.revisions import Revision, RevisionSummary, Transaction
 
-MAX_OPEN_BUCKETS = 128
-"""How many buckets' segments are kept open; each open segment takes a descriptor."""
+Added = tuple[int, int, bytes]
+"""The low part of the oid, the tid as a number, and the bytes of an entry."""
 
 
 @dataclass(slots=True)
@@ -51,13 +57,9 @@ class SegmentedHome:
         self._filesystem = filesystem
         self._path = path
         self._history = history
-        self._flushed = flushed
-        self._buckets: dict[int, SegmentDirectory] = {}
-        self._details = SegmentDirectory(filesystem, f"{path}/{DETAILS_DIRECTORY}", Kind.DETAILS, 0)
-        self._details_open = False
-        self._crowded: set[SegmentDirectory] = set()
-        self._opening = Lock()  # a leaf: guards the opening of directories
-        self._changing = Lock()  # one flush, merge or removal at a time; taken before `_opening`
+        self._buckets = OpenBuckets(filesystem, path, flushed)
+        self._crowded: set[int] = set()
+        self._changing = Lock()  # one flush, merge or removal at a time; the lock of `_buckets` comes after it
 
     @property
     def history(self) -> History:
@@ -69,35 +71,22 @@ class SegmentedHome:
         return True
 
     def prepare(self) -> None:
-        self._make(DETAILS_DIRECTORY)
+        with contextlib.suppress(FileExistsError):
+            self._filesystem.make_directory(f"{self._path}/{DETAILS_DIRECTORY}")
         self._filesystem.sync_directory(self._path)
 
     # --- looking up ---
 
-    def _bucket(self, bucket: int) -> SegmentDirectory:
-        directory = self._buckets.get(bucket)
-        if directory is not None:
-            return directory
-        with self._opening:
-            directory = self._buckets.get(bucket)
-            if directory is None:
-                path = f"{self._path}/{bucket_directory(bucket)}"
-                directory = SegmentDirectory(self._filesystem, path, Kind.REVISIONS, bucket)
-                directory.open(self._flushed)
-                self._buckets[bucket] = directory
-            return directory
+    def _segments(self, oid: Oid) -> Iterator[Segment]:
+        """Where an object's revisions may be, the newest first."""
+        return reversed(self._buckets.get(bucket_of(oid)).segments)
 
-    def _transactions(self) -> SegmentDirectory:
-        if not self._details_open:
-            with self._opening:
-                if not self._details_open:
-                    self._details.open(self._flushed)
-                    self._details_open = True
-        return self._details
+    def _details(self) -> Iterator[Segment]:
+        return reversed(self._buckets.get(DETAILS).segments)
 
     def current(self, oid: Oid) -> Tid | None:
         low = low_of(oid)
-        for segment in reversed(self._bucket(bucket_of(oid)).segments):
+        for segment in self._segments(oid):
             run = segment.run(low)
             if run:
                 return segment.tid(run[-1])
@@ -105,7 +94,7 @@ class SegmentedHome:
 
     def load(self, oid: Oid, upto: Tid) -> Revision | None:
         low, bound = low_of(oid), number(upto)
-        for segment in reversed(self._bucket(bucket_of(oid)).segments):
+        for segment in self._segments(oid):
             at = segment.find(low, bound)
             if at >= 0:
                 revision = records.decode(segment.buffer, segment.offset(at), segment.path)
@@ -117,7 +106,7 @@ class SegmentedHome:
     def summaries(self, oid: Oid) -> Iterator[RevisionSummary]:
         low = low_of(oid)
         told = None
-        for segment in reversed(self._bucket(bucket_of(oid)).segments):
+        for segment in self._segments(oid):
             for at in reversed(segment.run(low)):
                 if told is None or segment.tids[at] < told:
                     told = segment.tids[at]
@@ -126,97 +115,87 @@ class SegmentedHome:
     def oids(self) -> Iterator[Oid]:
         for bucket in listed_buckets(self._filesystem, self._path):
             lows: set[int] = set()
-            for segment in self._bucket(bucket).segments:
+            for segment in self._buckets.get(bucket).segments:
                 lows |= segment.lows()
             for low in sorted(lows):
                 yield oid_in(bucket, low)
 
     def transaction(self, tid: Tid) -> Transaction | None:
         wanted = number(tid)
-        for segment in reversed(self._transactions().segments):
+        for segment in self._details():
             at = segment.find_tid(wanted)
             if at >= 0 and segment.tids[at] == wanted:
-                return _details(segment, at)
+                return _transaction(segment, at)
         return None
 
     def transactions(self, upto: Tid) -> Iterator[Transaction]:
         bound = number(upto)
-        for segment in reversed(self._transactions().segments):
+        for segment in self._details():
             for at in range(segment.find_tid(bound), -1, -1):
                 if segment.tids[at] <= bound:
                     bound = segment.tids[at] - 1
-                    yield _details(segment, at)
+                    yield _transaction(segment, at)
 
     # --- flushing ---
 
     def apply(self, batch: Iterable[tuple[Transaction, Sequence[Revision]]]) -> None:
         tids: list[Tid] = []
-        details: list[tuple[int, int, bytes]] = []
-        entries: dict[int, list[tuple[int, int, bytes]]] = {}
+        entries: dict[int, list[Added]] = {}
         for transaction, revisions in batch:
             tids.append(transaction.tid)
             tid = number(transaction.tid)
             if self._history is History.FULL:
-                details.append((0, tid, encode_details(transaction)))
+                entries.setdefault(DETAILS, []).append((0, tid, encode_details(transaction)))
             for revision in revisions:
                 entry = (low_of(revision.oid), tid, records.encode(revision))
                 entries.setdefault(bucket_of(revision.oid), []).append(entry)
-        if not tids:
-            return
-        with self._changing:
-            written = [(self._bucket(bucket), sorted(found)) for bucket, found in sorted(entries.items())]
-            if details:
-                written.append((self._transactions(), details))
-            self._append(written, tids[0], tids[-1])
-            self._flushed = max(self._flushed, tids[-1])  # for buckets that are opened again
+        if tids:
+            with self._changing:
+                self._add(entries, tids[0], tids[-1])
 
-    def _append(
-        self, written: list[tuple[SegmentDirectory, list[tuple[int, int, bytes]]]], first: Tid, last: Tid
-    ) -> None:
-        made: set[str] = set()
-        for directory, _ in written:
-            made |= self._make(directory.path[len(self._path) + 1 :])
-        paths = []
-        for directory, entries in written:
-            before = directory.written
-            paths.append((directory, directory.write(first, last, 0, entries)))
-            self.counters.flushed_bytes += directory.written - before
-        for path in sorted(made | {directory.path for directory, _ in written}):
-            self._filesystem.sync_directory(path)
-        for directory, new in paths:
-            if new is not None:
-                directory.append(new)
-                self._crowded.add(directory)
+    def _add(self, entries: dict[int, list[Added]], first: Tid, last: Tid) -> None:
+        to_sync: set[str] = set()
+        written: list[tuple[int, str]] = []
+        for bucket, added in sorted(entries.items()):
+            with self._buckets.held(bucket) as directory:
+                to_sync |= self._make(directory)
+                new = directory.write(first, last, 0, sorted(added))
+                if new is not None:
+                    path, size = new
+                    written.append((bucket, path))
+                    self.counters.flushed_bytes += size
+                    if due([*(segment.size for segment in directory.segments), size]):
+                        self._crowded.add(bucket)
+        for place in sorted(to_sync):
+            self._filesystem.sync_directory(place)
+        self._buckets.show(written, last)
 
-    def _make(self, relative: str) -> set[str]:
-        """Make a directory below the home; the directories that have got a new name and are to be synced."""
-        changed = set()
-        at = self._path
-        for part in relative.split("/"):
-            below = f"{at}/{part}"
-            if not self._filesystem.exists(below):
-                self._filesystem.make_directory(below)
-                changed.add(at)
-            at = below
-        return changed
+    def _make(self, directory: SegmentDirectory) -> set[str]:
+        """Make a bucket's directory where it is missing; which directories' names are to be made durable."""
+        to_sync = {directory.path}
+        if not directory.segments:  # else its own name is durable, as its segments are
+            at = self._path
+            for part in directory.path[len(self._path) + 1 :].split("/"):
+                # Also where it is there: the process that made it may not have lived to sync the name.
+                to_sync.add(at)
+                at = f"{at}/{part}"
+                with contextlib.suppress(FileExistsError):
+                    self._filesystem.make_directory(at)
+        return to_sync
 
     def maintain(self, horizon: Tid) -> None:
         """Merge the segments of buckets that have got too many. Nothing depends on it but speed and room."""
         with self._changing:
             while self._crowded:
-                directory = self._crowded.pop()
-                count = due([segment.size for segment in directory.segments])
-                if count:
-                    self._merge(directory, directory.segments[-count:], horizon)
-            if len(self._buckets) > MAX_OPEN_BUCKETS:
-                self._buckets.clear()  # who reads keeps what it holds; the others open theirs again
+                with self._buckets.held(self._crowded.pop()) as directory:
+                    while count := due([segment.size for segment in directory.segments]):
+                        self._merge(directory, directory.segments[-count:], horizon)
 
     def _merge(self, directory: SegmentDirectory, segments: tuple[Segment, ...], horizon: Tid) -> None:
         superseded = self._history is History.MINIMAL and directory.kind is Kind.REVISIONS
         droppable = number(horizon) if superseded else None
-        before = directory.written
-        directory.replace(segments, lambda: merged(segments, droppable))
-        self.counters.merged_bytes += directory.written - before
+        written, _ = directory.replace(segments, lambda: merged(segments, droppable))
+        self.counters.merged_bytes += written
         self.counters.merges += 1
 
     # --- packing ---
@@ -225,26 +204,33 @@ class SegmentedHome:
         freed = 0
         by_bucket = groupby(sorted(removals, key=lambda removal: removal.oid), lambda found: bucket_of(found.oid))
         for bucket, found in by_bucket:
-            doomed = {
-                low_of(removal.oid): None if removal.whole else {number(tid) for tid in removal.tids}
-                for removal in found
-            }
-            with self._changing:
-                directory = self._bucket(bucket)
-                for segment in directory.segments:  # oldest first, so that what stays is never a resurrection
-                    freed += _without(directory, segment, doomed)
+            doomed: dict[int, set[int] | None] = {}
+            for removal in found:
+                tids = doomed.setdefault(low_of(removal.oid), set())
+                if removal.whole:
+                    doomed[low_of(removal.oid)] = None
+                elif tids is not None:
+                    tids.update(map(number, removal.tids))
+            freed += self._remove(bucket, doomed)
         return freed
 
     def remove_transactions(self, tids: Sequence[Tid]) -> int:
-        doomed: dict[int, set[int] | None] = {0: {number(tid) for tid in tids}}
-        with self._changing:
-            directory = self._transactions()
+        return self._remove(DETAILS, {0: {number(tid) for tid in tids}})
+
+    def _remove(self, bucket: int, doomed: dict[int, set[int] | None]) -> int:
+        with self._changing, self._buckets.held(bucket) as directory:
+            # Oldest first, so that what stays is never a resurrection.
             return sum(_without(directory, segment, doomed) for segment in directory.segments)
 
     # --- checking ---
 
     def findings(self) -> Iterator[Finding]:
-        return find_damage(self._filesystem, self._path, self._flushed)
+        return find_damage(self._filesystem, self._path, self._settled)
+
+    def _settled(self, directory: SegmentDirectory) -> tuple[list[SegmentName], list[str]]:
+        """A directory's segments and leftovers, at a moment when nothing changes."""
+        with self._changing:
+            return directory.survey(self._buckets.flushed)
 
 
 def _summary(segment: Segment, at: int, oid: Oid) -> RevisionSummary:
@@ -255,7 +241,7 @@ def _summary(segment: Segment, at: int, oid: Oid) -> RevisionSummary:
     return summary
 
 
-def _details(segment: Segment, at: int) -> Transaction:
+def _transaction(segment: Segment, at: int) -> Transaction:
     return decode_details(bytes(segment.entry(at)), segment.path)
 
 
@@ -284,4 +270,4 @@ def _without(directory: SegmentDirectory, segment: Segment, doomed: dict[int, se
     def kept() -> Entries:
         return ((low_at(at), segment.tids[at], segment.entry(at)) for at in positions if not is_doomed(at))
 
-    return directory.replace((segment,), kept)
+    return directory.replace((segment,), kept)[1]

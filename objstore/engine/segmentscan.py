@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from objstore.contracts import Filesystem, Finding
 from objstore.engine.segmentdir import SegmentDirectory
 from objstore.errors import CorruptionError
 from objstore.formats import records
-from objstore.formats.layouts import DETAILS_DIRECTORY, TEMPORARY, bucket_directory, parse_segment_name
+from objstore.formats.layouts import (
+    DETAILS_DIRECTORY,
+    TEMPORARY,
+    SegmentName,
+    bucket_directory,
+    parse_segment_name,
+)
 from objstore.formats.segments import Kind, Segment, oid_in
 from objstore.formats.transactions import decode_details
-from objstore.ids import Tid, number
+from objstore.ids import number
 
 _UPPER, _LOWER = re.compile("[0-9a-f]{10}"), re.compile("[0-9a-f]{2}")
 
@@ -29,48 +35,67 @@ def _directories(filesystem: Filesystem, path: str, form: re.Pattern[str]) -> li
     return sorted(entry.name for entry in entries if entry.is_directory and form.fullmatch(entry.name))
 
 
-def find_damage(filesystem: Filesystem, path: str, flushed: Tid) -> Iterator[Finding]:
+Survey = Callable[[SegmentDirectory], tuple[list[SegmentName], list[str]]]
+"""Tells which segments of a directory count, and what is left over."""
+
+
+def find_damage(filesystem: Filesystem, path: str, survey: Survey) -> Iterator[Finding]:
     """What is wrong: foreign and left-over files, and segments that are not what was written."""
-    for entry in filesystem.entries(path):
-        if not entry.is_directory or not (entry.name == DETAILS_DIRECTORY or _UPPER.fullmatch(entry.name)):
-            yield _foreign(f"{path}/{entry.name}")
+    yield from _foreign(filesystem, path, lambda name: name == DETAILS_DIRECTORY or bool(_UPPER.fullmatch(name)))
     for upper in _directories(filesystem, path, _UPPER):
-        for entry in filesystem.entries(f"{path}/{upper}"):
-            if not entry.is_directory or not _LOWER.fullmatch(entry.name):
-                yield _foreign(f"{path}/{upper}/{entry.name}")
+        yield from _foreign(filesystem, f"{path}/{upper}", lambda name: bool(_LOWER.fullmatch(name)))
     details = SegmentDirectory(filesystem, f"{path}/{DETAILS_DIRECTORY}", Kind.DETAILS, 0)
-    yield from _directory_findings(filesystem, details, flushed)
+    yield from _directory_findings(filesystem, details, survey)
     for bucket in listed_buckets(filesystem, path):
         place = f"{path}/{bucket_directory(bucket)}"
         directory = SegmentDirectory(filesystem, place, Kind.REVISIONS, bucket)
-        yield from _directory_findings(filesystem, directory, flushed)
+        yield from _directory_findings(filesystem, directory, survey)
 
 
-def _foreign(path: str) -> Finding:
-    return Finding("foreign", path, "this is no file of the store")
+def _foreign(filesystem: Filesystem, path: str, is_ours: Callable[[str], bool]) -> Iterator[Finding]:
+    for entry in filesystem.entries(path):
+        if not (entry.is_directory and is_ours(entry.name)):
+            yield Finding("foreign", f"{path}/{entry.name}", "this is no file of the store")
 
 
-def _directory_findings(filesystem: Filesystem, directory: SegmentDirectory, flushed: Tid) -> Iterator[Finding]:
-    for entry in filesystem.entries(directory.path):
+def _directory_findings(filesystem: Filesystem, directory: SegmentDirectory, survey: Survey) -> Iterator[Finding]:
+    try:
+        names, leftovers = survey(directory)
+        entries = filesystem.entries(directory.path)
+    except FileNotFoundError:
+        return  # nothing was written there yet
+    except OSError as error:
+        yield Finding("unreadable", directory.path, error.strerror or str(error))
+        return
+    for entry in entries:
         meant = parse_segment_name(entry.name.removesuffix(TEMPORARY))
         if entry.is_directory or meant is None:
-            yield _foreign(f"{directory.path}/{entry.name}")
-    names, leftovers = directory.survey(flushed)
-    for leftover in leftovers:
-        yield Finding("leftover", f"{directory.path}/{leftover}", "an interrupted flush, merge or pack left this")
+            yield Finding("foreign", f"{directory.path}/{entry.name}", "this is no file of the store")
+    for leftover in sorted(leftovers):
+        path = f"{directory.path}/{leftover}"
+        yield Finding("leftover", path, "an interrupted flush, merge or pack left this; it does not count")
     for name in names:
-        path = f"{directory.path}/{name}"
-        try:
-            segment = Segment(path, filesystem.map(path))
-            if segment.first != name.first or segment.last != name.last:
-                raise CorruptionError(path, "its footer tells of other transactions than its name")
-            if segment.footer.kind is not directory.kind or segment.footer.bucket != directory.bucket:
-                yield Finding("misplaced", path, "this segment belongs into another directory")
-                continue
-        except (OSError, CorruptionError) as error:
-            yield Finding("checksum", path, str(error))
-            continue
-        yield from _entry_findings(segment, directory)
+        yield from _segment_findings(filesystem, directory, name)
+
+
+def _segment_findings(filesystem: Filesystem, directory: SegmentDirectory, name: SegmentName) -> Iterator[Finding]:
+    path = f"{directory.path}/{name}"
+    try:
+        segment = Segment(path, filesystem.map(path))
+        if segment.first != name.first or segment.last != name.last:
+            raise CorruptionError(path, "its footer tells of other transactions than its name")
+    except FileNotFoundError:
+        return  # merged away since it was listed
+    except CorruptionError as error:
+        yield Finding("checksum", path, error.reason)
+        return
+    except OSError as error:
+        yield Finding("unreadable", path, error.strerror or str(error))
+        return
+    if segment.footer.kind is not directory.kind or segment.footer.bucket != directory.bucket:
+        yield Finding("misplaced", path, "this segment belongs into another directory")
+        return
+    yield from _entry_findings(segment, directory)
 
 
 def _entry_findings(segment: Segment, directory: SegmentDirectory) -> Iterator[Finding]:

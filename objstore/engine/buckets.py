@@ -1,0 +1,99 @@
+"""Which directories of segments are open, and for how long.
+
+An open directory has its segments mapped, each of which takes a descriptor. So only so many are kept: who
+asks for another bucket may close one that nobody changes at the moment. Closing means to forget: a reader
+keeps what it holds, and whoever asks again opens it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from threading import Lock
+
+from objstore.contracts import Filesystem
+from objstore.engine.segmentdir import SegmentDirectory
+from objstore.formats.layouts import DETAILS_DIRECTORY, bucket_directory
+from objstore.formats.segments import Kind
+from objstore.ids import Tid
+
+DETAILS = -1
+"""The number that the details of transactions have among the buckets."""
+MAX_OPEN_SEGMENTS = 256
+"""How many segments are kept open; a bucket without any counts for one."""
+
+
+class OpenBuckets:
+    """The open directories of a home. Lookups take no lock where the bucket is open.
+
+    `flushed` is the newest transaction that the home holds with all before it: segments with later ones were
+    left by a flush that did not come to its end, and do not count.
+    """
+
+    def __init__(self, filesystem: Filesystem, path: str, flushed: Tid) -> None:
+        self.flushed = flushed
+        self._filesystem = filesystem
+        self._path = path
+        self._open: dict[int, SegmentDirectory] = {}
+        self._held: int | None = None
+        self._lock = Lock()  # guards opening, closing and `flushed`; a leaf
+
+    def get(self, bucket: int) -> SegmentDirectory:
+        """The directory of a bucket, opened. Raises CorruptionError where a segment is damaged."""
+        directory = self._open.get(bucket)
+        if directory is not None:
+            return directory
+        with self._lock:
+            directory = self._open.get(bucket)
+            if directory is None:
+                directory = self._directory(bucket)
+                directory.open(self.flushed)
+                self._open[bucket] = directory
+                self._close_some(but=bucket)
+            return directory
+
+    def _directory(self, bucket: int) -> SegmentDirectory:
+        if bucket == DETAILS:
+            return SegmentDirectory(self._filesystem, f"{self._path}/{DETAILS_DIRECTORY}", Kind.DETAILS, 0)
+        path = f"{self._path}/{bucket_directory(bucket)}"
+        return SegmentDirectory(self._filesystem, path, Kind.REVISIONS, bucket)
+
+    def _close_some(self, but: int | None = None) -> None:
+        """Close those opened first until not too many are open."""
+        count = sum(max(1, len(directory.segments)) for directory in self._open.values())
+        for bucket, directory in list(self._open.items()):
+            if count <= MAX_OPEN_SEGMENTS:
+                return
+            if bucket not in (but, self._held, DETAILS):
+                del self._open[bucket]
+                count -= max(1, len(directory.segments))
+
+    @contextlib.contextmanager
+    def held(self, bucket: int) -> Iterator[SegmentDirectory]:
+        """The directory of a bucket, kept open while inside, to be changed. One at a time."""
+        with self._lock:
+            self._held = bucket
+        try:
+            yield self.get(bucket)
+        finally:
+            with self._lock:
+                self._held = None
+
+    def show(self, written: Iterable[tuple[int, str]], upto: Tid) -> None:
+        """Show segments, by bucket and path, that are durable, and with which all up to `upto` is there."""
+        with self._lock:
+            self.flushed = max(self.flushed, upto)
+            for bucket, path in written:
+                directory = self._open.get(bucket)
+                if directory is None:
+                    continue
+                try:
+                    directory.append(path)
+                except OSError:  # no descriptor is left: who asks for the bucket next opens it anew
+                    del self._open[bucket]
+            self._close_some()
+
+    @property
+    def count(self) -> int:
+        """How many are open."""
+        return len(self._open)
