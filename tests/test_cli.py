@@ -25,6 +25,7 @@ from objstore.cli.parameters import upto
 from objstore.errors import ConflictError
 from objstore.ids import NO_TID, ROOT, Oid, Tid, number, oid_from, parse_tid, tid_at, tid_from
 from objstore.revisions import Details
+from objstore.upkeep.check import KINDS
 
 COMMANDS = ["init", "info", "log", "show", "cat", "history", "undo", "pack", "check"]
 LOOKING = [["info", "--count"], ["log"], ["show", "0"], ["cat", "0", "--hex"], ["history", "0"], ["check"]]
@@ -127,6 +128,17 @@ def test_help_has_an_example_and_the_exit_codes(command):
     text = run(command, "--help").stdout
     assert f"Example: objstore {command} " in text
     assert "Exit codes: 0" in " ".join(text.split())
+
+
+def test_the_reference_page_is_complete():
+    page = Path(__file__).parent.parent.joinpath("docs/reference/cli.md").read_text()
+    for command in COMMANDS:
+        assert f"\n## {command}\n" in page
+        for parameter in main.commands[command].params:
+            for name in (parameter.opts[0], *parameter.opts[-1:]) if isinstance(parameter, click.Option) else ():
+                assert name in page, f"{command} {name}"
+    for kind, meaning in KINDS.items():
+        assert f"| `{kind}` |" in page, meaning
 
 
 def test_the_commands_are_listed_in_the_order_of_their_use():

@@ -71,13 +71,15 @@ def on_terminal(*arguments: str, stdout: bool = False) -> tuple[int, str, str]:
     return process.returncode, shown.decode(errors="replace"), other.decode()
 
 
-def test_exit_codes_of_the_process(large: str, tmp_path: Path) -> None:
-    assert run("info", large).returncode == 0
+def test_exit_codes_of_the_process(copied: str, tmp_path: Path) -> None:
+    assert run("info", copied).returncode == 0
     assert run("frobnicate").returncode == 2
     assert run("info", str(tmp_path / "none")).returncode == 3
-    assert run("show", large, "ffff").returncode == 5
-    assert run("check", large).returncode == 1
-    assert run("check", large, "--ignore", "unreachable").returncode == 0
+    assert run("show", copied, "ffff").returncode == 5
+    assert run("check", copied).returncode == 0
+    Path(copied, "A", "letter.txt").write_text("dear")
+    assert run("check", copied).returncode == 1
+    assert run("check", copied, "--ignore", "foreign").returncode == 0
 
 
 def test_the_script_and_the_module_are_one() -> None:
