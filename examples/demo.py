@@ -65,6 +65,8 @@ class Told:
     """Whether an undo brought a removed module back."""
     modules_in_the_past: int
     modules_now: int
+    forgotten: int
+    """Modules taken out of the index in the end."""
     packed: bool
     """Whether the command line packed the store and found it sound."""
 
@@ -77,13 +79,14 @@ def index_library(db: objstore.DB, limit: int | None, threads: int) -> Indexed:
     with db.transaction(note="an empty index") as connection:
         connection.root()["index"] = stdlib_index.Index()
     tries: Counter[str] = Counter()
+    known = {name for name, _ in stdlib_index.source_files()}
 
     def index_one(job: tuple[str, Path]) -> int:
         source = stdlib_index.parse(*job)
 
         def add(connection: objstore.Connection) -> int:
             tries[source.name] += 1
-            return stdlib_index.add(connection.root()["index"], source)
+            return stdlib_index.add(connection.root()["index"], source, known)
 
         return db.run(add, retries=50, note=f"index {source.name}")
 
@@ -168,6 +171,17 @@ def collide(db: objstore.DB, say: Say) -> int:
 
 
 # --- the past ----------------------------------------------------------------------------------------
+
+
+def forget(db: objstore.DB, say: Say) -> int:
+    """Take the modules out that no other imports; how many these were."""
+    with db.transaction(note="forget the modules that nobody imports") as connection:
+        index = connection.root()["index"]
+        names = index.imported_by_nobody()
+        for name in names:
+            index.forget(name)
+        say(f"{len(names)} modules, such as {', '.join(names[:3])}, are imported by no other: they were taken out")
+        return len(names)
 
 
 def remove_and_undo(db: objstore.DB, say: Say) -> bool:
@@ -263,7 +277,8 @@ def show(path: str, modules: int | None, threads: int, say: Say = print) -> Told
         title("2. A conflict that the BTrees resolve, and one that is tried again")
         merged = merge(db, say)
         conflicts = collide(db, say)
-        title("3. Undo, and the past")
+        title("3. Forgetting, undo, and the past")
+        forgotten = forget(db, say)
         undone = remove_and_undo(db, say)
         then, now = look_back(db, say)
     began = time.perf_counter()
@@ -274,7 +289,7 @@ def show(path: str, modules: int | None, threads: int, say: Say = print) -> Told
     tell_the_directory(path, say)
     title("5. From the command line")
     packed = pack_from_the_shell(path, say)
-    return Told(indexed, merged, conflicts, undone, then, now, packed)
+    return Told(indexed, merged, conflicts, undone, then, now, forgotten, packed)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import sysconfig
+from collections.abc import Container
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -69,12 +70,29 @@ class Index(Persistent):
         return module
 
     def define(self, definition: Class | Function) -> None:
+        """Add a class or function; of several with the same name in a module the last counts."""
+        if definition.name not in definition.module.definitions:
+            self.definitions.change(1)
         definition.module.definitions[definition.name] = definition
         where = self.names.get(definition.name)
         if where is None:
             where = self.names[definition.name] = OOTreeSet()
         where.insert(definition.module.name)
-        self.definitions.change(1)
+
+    def forget(self, name: str) -> None:
+        """Take a module and its definitions out. If nothing else refers to it, a pack removes its objects."""
+        module = self.modules.pop(name)
+        for defined in module.definitions:
+            where = self.names[defined]
+            where.remove(name)
+            if not where:
+                del self.names[defined]
+        self.definitions.change(-len(module.definitions))
+
+    def imported_by_nobody(self) -> list[str]:
+        """The modules that no other one imports."""
+        imported = {each.name for module in self.modules.values() for each in module.imports if each is not module}
+        return [name for name in self.modules if name not in imported]
 
 
 # --- reading source ----------------------------------------------------------------------------------
@@ -87,9 +105,10 @@ class Source:
     name: str
     tree: ast.Module
     lines: int
+    is_package: bool
 
 
-def source_files(limit: int | None) -> list[tuple[str, Path]]:
+def source_files(limit: int | None = None) -> list[tuple[str, Path]]:
     """Names and files of the standard library's modules, tests left out, in the order of their names."""
     top = Path(sysconfig.get_paths()["stdlib"])
     found = []
@@ -102,27 +121,37 @@ def source_files(limit: int | None) -> list[tuple[str, Path]]:
 
 def parse(name: str, path: Path) -> Source:
     text = path.read_text(encoding="utf-8", errors="replace")
-    return Source(name, ast.parse(text), text.count("\n"))
+    return Source(name, ast.parse(text), text.count("\n"), path.name == "__init__.py")
 
 
-def imported(tree: ast.Module) -> list[str]:
-    """The names of the modules that a module imports, each once."""
+def imported(source: Source, known: Container[str]) -> list[str]:
+    """The names of the modules that a module imports, each once; `known` tells modules from what they define."""
     names = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(source.tree):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module)
+        elif isinstance(node, ast.ImportFrom):
+            base = _base(source, node)
+            inner = {f"{base}.{alias.name}" for alias in node.names}
+            names.update({name for name in inner if name in known} or {base})
     return sorted(names)
 
 
-def add(index: Index, source: Source) -> int:
+def _base(source: Source, node: ast.ImportFrom) -> str:
+    """What `from ... import` names, absolutely."""
+    if not node.level:
+        return node.module or ""
+    parts = source.name.split(".")
+    above = parts[: len(parts) - node.level + source.is_package]
+    return ".".join([*above, node.module] if node.module else above)
+
+
+def add(index: Index, source: Source, known: Container[str]) -> int:
     """Put a module into the index; how many definitions it has."""
     module = index.module(source.name)
     module.indexed = True
     module.lines = source.lines
-    module.imports.extend(index.module(name) for name in imported(source.tree))
-    count = 0
+    module.imports.extend(index.module(name) for name in imported(source, known))
     for node in source.tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             index.define(Function(node.name, module, node.lineno))
@@ -131,7 +160,4 @@ def add(index: Index, source: Source) -> int:
             methods = (each for each in node.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef))
             found.methods.extend(Function(method.name, module, method.lineno) for method in methods)
             index.define(found)
-        else:
-            continue
-        count += 1
-    return count
+    return len(module.definitions)

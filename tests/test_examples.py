@@ -229,7 +229,9 @@ def test_the_demo_tells_the_truth(tmp_path: Path) -> None:
     path = str(tmp_path / "library")
     said: list[str] = []
     told = demo.show(path, modules=25, threads=2, say=said.append)
-    assert told.indexed.modules == told.modules_now == 25
+    assert told.indexed.modules == 25
+    assert 0 < told.forgotten < 25
+    assert told.modules_now == 25 - told.forgotten
     assert 0 < told.modules_in_the_past < 25
     assert told.indexed.tries >= 25
     assert told.merged
@@ -241,7 +243,7 @@ def test_the_demo_tells_the_truth(tmp_path: Path) -> None:
         with db.transaction() as connection:
             index = connection.root()["index"]
             modules = {name: module for name, module in index.modules.items() if module.indexed}
-            assert len(modules) == 25
+            assert len(modules) == told.modules_now
             assert index.definitions() == sum(len(where) for where in index.names.values())
             assert sum(len(module.definitions) for module in modules.values()) == index.definitions()
 
@@ -249,18 +251,31 @@ def test_the_demo_tells_the_truth(tmp_path: Path) -> None:
 def test_an_index_knows_what_a_module_defines_and_imports(tmp_path: Path) -> None:
     source = tmp_path / "m.py"
     source.write_text(
-        "import os, os.path\nfrom json import dumps\nfrom . import near\n"
-        "def f(): pass\nasync def g(): pass\nclass C:\n    def method(self): pass\n    x = 1\n"
+        "import os, os.path\nfrom json import dumps\nfrom . import near, thing\nfrom ..up import x\n"
+        "def f(): pass\nasync def g(): pass\nclass C:\n    def method(self): pass\n    x = 1\ndef f(): pass\n"
     )
     index = stdlib_index.Index()
-    assert stdlib_index.add(index, stdlib_index.parse("m", source)) == 3
-    module = index.modules["m"]
+    assert stdlib_index.add(index, stdlib_index.parse("a.b.m", source), known={"a.b.near", "a.b"}) == 3
+    module = index.modules["a.b.m"]
     assert sorted(module.definitions) == ["C", "f", "g"]
     assert [method.name for method in module.definitions["C"].methods] == ["method"]
-    assert [each.name for each in module.imports] == ["json", "os", "os.path"]
-    assert (module.lines, module.definitions["g"].line) == (8, 5)
-    assert module.imports[1] is index.modules["os"]
+    assert [each.name for each in module.imports] == ["a.b.near", "a.up", "json", "os", "os.path"]
+    assert (module.lines, module.definitions["g"].line) == (10, 6)
+    assert module.imports[3] is index.modules["os"]
     assert not index.modules["os"].indexed
+
+
+def test_an_index_forgets_a_module_with_its_definitions(tmp_path: Path) -> None:
+    index = stdlib_index.Index()
+    for name, text in {"one": "import two\ndef f(): pass\ndef g(): pass\n", "two": "def f(): pass\n"}.items():
+        source = tmp_path / f"{name}.py"
+        source.write_text(text)
+        stdlib_index.add(index, stdlib_index.parse(name, source), known={"one", "two"})
+    assert index.imported_by_nobody() == ["one"]
+    index.forget("one")
+    assert list(index.modules) == ["two"]
+    assert {name: list(where) for name, where in index.names.items()} == {"f": ["two"]}
+    assert index.definitions() == 1
 
 
 @pytest.mark.parametrize(
