@@ -108,9 +108,9 @@ class FullHome:
 
     def oids(self) -> Iterator[Oid]:
         last = None
-        for _, name in files(self._filesystem, self._path):
+        for place, name in files(self._filesystem, self._path):
             match parse_home_name(name):
-                case CurrentName(oid) | RevisionName(oid, _) if oid != last:
+                case CurrentName(oid) | RevisionName(oid, _) if oid != last and place == self._directory(oid):
                     last = oid
                     yield oid
                 case _:
@@ -128,12 +128,13 @@ class FullHome:
         return transaction
 
     def transactions(self, upto: Tid) -> Iterator[Transaction]:
-        top = f"{self._path}/t" if self._format in (Format.BUSHY, Format.CHUNKY) else self._path
+        nested = self._format in (Format.BUSHY, Format.CHUNKY)
+        top = f"{self._path}/t" if nested else self._path
         if not self._filesystem.exists(top):
             return
-        for _, name in files(self._filesystem, top, newest_first=True):
+        for place, name in files(self._filesystem, top, newest_first=True, deep=nested):
             match parse_home_name(name):
-                case TransactionName(tid) if tid <= upto:
+                case TransactionName(tid) if tid <= upto and place == self._details_directory(tid):
                     transaction = self.transaction(tid)
                     if transaction is not None:
                         yield transaction

@@ -74,13 +74,18 @@ class Batch:
         self._touched.clear()
 
 
-def files(filesystem: Filesystem, path: str, *, newest_first: bool = False) -> Iterator[tuple[str, str]]:
-    """The directory and the name of every file below `path`, each directory's sorted and read when reached."""
+def files(
+    filesystem: Filesystem, path: str, *, newest_first: bool = False, deep: bool = True
+) -> Iterator[tuple[str, str]]:
+    """The directory and the name of every file below `path`, each directory's sorted and read when reached.
+
+    With `deep` False, of the files in `path` itself.
+    """
     entries = sorted(filesystem.entries(path), key=lambda entry: entry.name, reverse=newest_first)
     for entry in entries:
-        if entry.is_directory:
+        if entry.is_directory and deep:
             yield from files(filesystem, f"{path}/{entry.name}", newest_first=newest_first)
-        else:
+        elif not entry.is_directory:
             yield path, entry.name
 
 

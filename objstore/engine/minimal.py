@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from objstore.contracts import Filesystem, Finding, Format, History, Removal
 from objstore.engine.homefiles import Batch, RevisionFiles, files
 from objstore.engine.homescan import find_minimal_damage
+from objstore.errors import CorruptionError
 from objstore.formats import records
 from objstore.formats.layouts import DataName, data_name, object_directory, parse_home_name
-from objstore.ids import MAX_TID, Oid, Tid
+from objstore.ids import Oid, Tid
 from objstore.revisions import Revision, RevisionSummary, Transaction
 
 
@@ -58,9 +59,9 @@ class MinimalHome:
             yield summary
 
     def oids(self) -> Iterator[Oid]:
-        for _, name in files(self._filesystem, self._path):
+        for place, name in files(self._filesystem, self._path):
             match parse_home_name(name):
-                case DataName(oid):
+                case DataName(oid) if place == self._directory(oid):  # else it is a copy that somebody made
                     yield oid
                 case _:
                     continue
@@ -75,11 +76,17 @@ class MinimalHome:
         changes = Batch(self._filesystem, self._path)
         for _, revisions in batch:
             for revision in revisions:
-                stored = self.load(revision.oid, MAX_TID)
-                if stored is None or stored.tid < revision.tid:
+                if self._is_outdated(revision.oid, revision.tid):
                     name = data_name(revision.oid)
                     changes.write(self._directory(revision.oid), name, records.encode(revision))
         changes.finish()
+
+    def _is_outdated(self, oid: Oid, tid: Tid) -> bool:
+        try:
+            current = self.current(oid)
+        except CorruptionError:  # what cannot be read any more is best replaced by what can
+            return True
+        return current is None or current < tid
 
     def maintain(self, horizon: Tid) -> None:
         """Nothing: files of one revision each have nothing to merge."""
