@@ -32,7 +32,13 @@ from objstore.errors import (
     StoreMismatchError,
     StoreMissingError,
 )
-from objstore.formats.layouts import TEMPORARY, HomeDirectory, parse_home_name, parse_journal_name
+from objstore.formats.layouts import (
+    TEMPORARY,
+    HomeDirectory,
+    parse_home_name,
+    parse_journal_name,
+    parse_segment_name,
+)
 from objstore.formats.settings import Settings, decode_settings
 from objstore.ids import NO_TID, Tid, oid_from
 
@@ -211,7 +217,7 @@ def _first_file(filesystem: Filesystem, path: str) -> str | None:
         for entry in filesystem.entries(place):
             if entry.is_directory:
                 pending.append(f"{place}/{entry.name}")
-            elif parse_home_name(entry.name) is not None:
+            elif (parse_home_name(entry.name) or parse_segment_name(entry.name)) is not None:
                 return entry.name
     return None
 
