@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from stores import PATH, value_of
+from stores import PATH, commit, value_of
 
 from objstore.contracts import Filesystem, Format, History, StoreOptions
 from objstore.engine.opening import open_store
@@ -68,6 +68,16 @@ def reachable(store: DirectoryStore, view, root: Oid = ROOT) -> dict[int, object
             packed = store.revision(oid, tid).references
             pending += split_oids(packed or b"")
     return found
+
+
+def age(store: DirectoryStore) -> None:
+    """Write the root again, twice, so that no transaction before is among the newest two."""
+    view = store.view()
+    value = value_of(view.load(ROOT)[0])
+    view.close()
+    packed = next(store.summaries(ROOT)).references or b""
+    for _ in range(2):
+        commit(store, {0: value}, {0: tuple(map(number, split_oids(packed)))})
 
 
 def before(tid: Tid) -> Tid:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from packing import Progress, before, files_of, home_oids, packing_store, reachable, tids_of
+from packing import Progress, age, before, files_of, home_oids, packing_store, reachable, tids_of
 from persistent.mapping import PersistentMapping
 from stores import COMBINATIONS, add_up, commit, contents
 from zodbrecords import Pid, pickled
@@ -36,22 +36,6 @@ def full(request, filesystem):
     store = packing_store(filesystem, History.FULL, request.param)
     yield store
     store.close()
-
-
-def age(store):
-    """Make two more transactions, so that none before is among the newest two."""
-    for _ in range(2):
-        commit(store, {0: contents(store, [0])[0]}, {0: references(store, 0)})
-
-
-def references(store, at):
-    """The numbers of the objects that the current revision refers to."""
-    return tuple(map(number, store_references(store, at)))
-
-
-def store_references(store, at):
-    summary = next(store.summaries(oid_from(at)))
-    return [summary.references[start : start + 8] for start in range(0, len(summary.references), 8)]
 
 
 class TestObjects:
@@ -235,7 +219,7 @@ class TestHistory:
         progress = Progress()
         assert full.pack(MAX_TID, progress=progress).transactions_removed == 28
         assert [found.tid for found in full.transactions()] == tids[:-3:-1]
-        assert len([call for call in progress.calls if call[0] == "removing transactions"]) == 14
+        assert len([call for call in progress.calls if call[0] == "removing transactions"]) == 15
 
     def test_loads_before_at_and_after_delete_and_undo(self, full):
         """ZODB#318, ZODB PR#64, RelStorage PR#484: deleted or undone objects were misread, across packs too."""

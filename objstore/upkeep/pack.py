@@ -26,19 +26,21 @@ next pack finds the rest: whatever is doomed is unreachable then as well.
 
 from __future__ import annotations
 
+import errno
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
 
 from objstore.contracts import History, PackReport, PackTarget, Progress, Removal
-from objstore.errors import CorruptionError, SerializationError
+from objstore.errors import CorruptionError, SerializationError, StorageError
 from objstore.formats import pickles, records
 from objstore.ids import NO_TID, ROOT, Oid, Tid, number, oid_from, oid_numbers, tid_from
 from objstore.revisions import RevisionSummary
 from objstore.upkeep.reachable import CHUNK_BITS, Marker, OidSet
 from objstore.upkeep.tidset import TidSet
 
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 PROTECTED = 2
 """How many of the newest transactions are kept whole, whatever the time packed to."""
 
@@ -74,7 +76,8 @@ def pack(
 
     In a dry run `bytes_freed` is the size of the records: what the disk would give back depends on the
     format. Raises CorruptionError where something cannot be read, and then has removed nothing; StorageError
-    and OSError from a removal, which the next pack completes.
+    where something cannot be removed; OSError where there is no room. The next pack completes what an error
+    interrupts.
     """
     return _Pack(target, upto, dry_run, progress or _silent, limits).run()
 
@@ -137,7 +140,15 @@ class _Pack:
         self._marker.add(number(ROOT))
         self._mark()
         doomed, transactions = self._decide()
-        self._remove(doomed, transactions)
+        try:
+            self._remove(doomed, transactions)
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise
+            raise StorageError(
+                f"{error.filename or target.name}: {error.strerror or error}; the pack has stopped here. Nothing "
+                "is lost that anything refers to; remove the cause and pack again"
+            ) from error
         return PackReport(
             upto=self._limit,
             dry_run=self._dry_run,
@@ -283,12 +294,18 @@ class _Pack:
                 counts.freed += self._home.remove(batch)
             done += len(batch)
         self._progress("removing", total, total)
+        if self._full:
+            self._remove_transactions(transactions)
+
+    def _remove_transactions(self, transactions: array[int]) -> None:
+        counts = self._counts
         for at in range(0, len(transactions), self._limits.details):
             self._progress("removing transactions", at, len(transactions))
             if not self._dry_run:
                 tids = [tid_from(tid) for tid in transactions[at : at + self._limits.details]]
                 counts.freed += self._home.remove_transactions(tids)
         counts.transactions = len(transactions)
+        self._progress("removing transactions", len(transactions), len(transactions))
 
     def _batches(self, doomed: OidSet) -> Iterator[list[Removal]]:
         """What goes, in the order of oids; where a batch is full enough it ends with a bucket."""
