@@ -26,6 +26,7 @@ from objstore.engine.marks import FLUSHED, OIDS, Marks
 from objstore.engine.recovery import examine, recover, require_whole
 from objstore.engine.store import DirectoryStore
 from objstore.errors import (
+    CorruptionError,
     NotAStoreError,
     OpenError,
     StoreLockedError,
@@ -85,6 +86,8 @@ def _assemble(
 ) -> DirectoryStore:
     settings = decode_settings(filesystem.read(directory.settings), directory.settings)
     _require_match(directory.path, settings, options)
+    if not filesystem.exists(directory.home):
+        raise CorruptionError(directory.home, "the home is missing; mount it, or restore it from a backup")
     marks = Marks(filesystem, directory.marks)
     marks.read()
     flushed = Tid(marks.get(FLUSHED))

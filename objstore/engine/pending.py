@@ -11,6 +11,7 @@ not, and was not acknowledged; after 9 it is there.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -226,7 +227,8 @@ class Pending:
         if self._ended:
             return
         try:
-            self._discard()
+            with contextlib.suppress(OSError):  # a draft that cannot be removed is dropped by recovery
+                self._discard()
         finally:
             self._end()
 

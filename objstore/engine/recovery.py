@@ -108,10 +108,12 @@ def recover(directory: HomeDirectory, journal: Journal, marks: Marks) -> Examina
     found = examine(journal, marks)
     require_whole(found)
     marks.settle()  # first, because what the marks say is in the home is let go of below
-    for temporary in found.unfinished:
-        journal.remove(temp_name(temporary.token))
-    for name in found.flushed:
-        journal.remove(done_name(name.tid, name.previous))
+    let_go = [temp_name(temporary.token) for temporary in found.unfinished]
+    let_go += [done_name(name.tid, name.previous) for name in found.flushed]
+    for name in let_go:
+        # It means nothing any more, so it may as well stay, as where somebody has put a directory into it.
+        with contextlib.suppress(OSError):
+            journal.remove(name)
     for spare in found.spares:
         journal.keep_spare(spare)
     if found.unreached:
