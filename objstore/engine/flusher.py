@@ -58,9 +58,10 @@ class Flusher:
         self._options = options
         self._full = lookup.home.history is History.FULL
         self._held_back = not lookup.home.keeps_superseded  # what snapshots need must wait in the journal
-        self.lock = Lock()  # rank 2: one flush at a time; held, nothing moves out of the journal
+        self._lock = Lock()  # rank 2: one flush at a time; held, nothing moves out of the journal
         self._wake = Condition(Lock())  # a leaf: guards the fields below
         self._stopping = False
+        self._callers = 0  # who wants the lock besides the thread, which lets them go first
         self._error: StorageError | None = None
         self._thread: Thread | None = None
 
@@ -87,12 +88,15 @@ class Flusher:
     def _run(self) -> None:
         while True:
             with self._wake:
-                if not self._stopping and not self._is_urgent():
+                if not self._stopping and (self._callers or not self._is_urgent()):
                     self._wake.wait(self._options.flush_age)
                 if self._stopping:
                     return
+                if self._callers:
+                    continue
             try:
-                self.flush()
+                with self._lock:
+                    self._flush()
             except StorageError as error:
                 self._keep(error)
             except Exception as error:  # noqa: BLE001 - whatever it is, those who wait for the flusher must hear it
@@ -171,21 +175,37 @@ class Flusher:
 
     def flush(self) -> None:
         """Flush everything that may be flushed now. Raises StorageError; what was not flushed waits."""
-        with self.lock:
-            horizon = self._snapshots.horizon()
-            self._commits.forget(horizon)
-            bound = self._bound()
-            try:
-                while batch := self._choose(bound):
-                    self._flush_batch(batch, horizon)
-                    with self._wake:
-                        self._wake.notify_all()
-            except OSError as error:
-                self.counters.failures += 1
-                raise storage_error(self._lookup.journal.path, error) from error
-            except StorageError:
-                self.counters.failures += 1
-                raise
+        with self.paused():
+            self._flush()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """While inside, nothing moves out of the journal."""
+        with self._wake:
+            self._callers += 1
+        try:
+            with self._lock:
+                yield
+        finally:
+            with self._wake:
+                self._callers -= 1
+                self._wake.notify_all()
+
+    def _flush(self) -> None:
+        horizon = self._snapshots.horizon()
+        self._commits.forget(horizon)
+        bound = self._bound()
+        try:
+            while batch := self._choose(bound):
+                self._flush_batch(batch, horizon)
+                with self._wake:
+                    self._wake.notify_all()
+        except OSError as error:
+            self.counters.failures += 1
+            raise storage_error(self._lookup.journal.path, error) from error
+        except StorageError:
+            self.counters.failures += 1
+            raise
 
     def _choose(self, bound: Tid) -> list[Waiting]:
         batch: list[Waiting] = []

@@ -251,7 +251,7 @@ class DirectoryStore:
         return tids
 
     def waiting(self) -> Iterator[RevisionSummary]:
-        with self._flusher.lock:
+        with self._flusher.paused():
             found = [
                 self.journal.summary(waiting, oid, place)
                 for waiting in self._lookup.index.transactions()
