@@ -124,9 +124,7 @@ class _Check:
     def _still_so(self, finding: Finding) -> bool:
         """Whether a finding of the home is more than a glimpse of work under way, or to be done again."""
         if finding.kind == "pointer":
-            # Past the mark the flusher is, or an interrupted one was, at it: the journal has all of it still.
-            under_way = finding.tid is not None and finding.tid > self._flushed
-            return not under_way and self._pointer_is_wrong(finding)
+            return self._pointer_is_wrong(finding)
         if self._store.read_only:
             return True
         segment = parse_segment_name(_name(finding.path).removesuffix(TEMPORARY))
@@ -135,15 +133,18 @@ class _Check:
         return finding.kind == "unreadable" or self._store.filesystem.exists(finding.path)
 
     def _pointer_is_wrong(self, finding: Finding) -> bool:
-        if finding.oid is None:
+        if finding.oid is None or finding.tid is None:
             return True
+        is_current = isinstance(parse_home_name(_name(finding.path)), CurrentName)
+        if not is_current and finding.tid > self._flushed:
+            # The flusher is, or an interrupted one was, at it: the journal has all of it still. A `.c` is never
+            # there before what it names.
+            return False
         try:
             current = self._store.home.current(finding.oid)
         except (CorruptionError, OSError):
             return True
-        if isinstance(parse_home_name(_name(finding.path)), CurrentName):
-            return current == finding.tid
-        return current is None
+        return current == finding.tid if is_current else current is None or current < finding.tid
 
 
 def _name(path: str) -> str:

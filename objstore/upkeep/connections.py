@@ -1,11 +1,12 @@
 """What leads from object to object: references to what does not exist, and objects that nothing leads to.
 
-All that exists is listed first. Then references are followed from the root, twice at most:
+All that exists is listed first. Then references are followed, twice at most:
 
-- Over the *kept* revisions: of each object those after the time of the last pack, and the newest before. What
-  they refer to must exist. Other revisions, and what cannot be reached, are what an interrupted pack has
-  left: it may have removed already what they refer to. In Minimal the time that counts is now: a superseded
-  revision is only waiting to be dropped.
+- Over the *kept* revisions, those that a pack to the time of the last one would keep: of each object the newest
+  up to then, those after it, and those of the two newest transactions. The roots are oid 0 and what these two
+  wrote. What they refer to must exist. Other revisions, and what cannot be reached, are what an interrupted
+  pack has left: it may have removed already what they refer to. In Minimal the time that counts is now: a
+  superseded revision is only waiting to be dropped.
 - Over all revisions, where there are others, in Full: what history leads to is no finding.
 
 It takes two bits for each object, and eight bytes for each transaction and each object yet to be visited.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from objstore.contracts import Finding, Format, History, Progress
 from objstore.engine.journal import Waiting
@@ -31,7 +33,8 @@ from objstore.formats.layouts import (
     transaction_name,
 )
 from objstore.ids import NO_TID, ROOT, Oid, Tid, number, oid_from, oid_numbers, tid_from
-from objstore.revisions import RevisionSummary
+from objstore.revisions import RevisionSummary, Transaction
+from objstore.upkeep.pack import PROTECTED
 from objstore.upkeep.reachable import Marker, OidSet
 from objstore.upkeep.tidset import TidSet
 
@@ -66,6 +69,8 @@ class Connections:
         self._packed = store.packed_upto()
         self._settled = self._packed if self._full else snapshot
         """Of the revisions up to this, the newest counts."""
+        self._protected: list[Transaction] = []
+        self._protected_tids: frozenset[Tid] = frozenset()
         self._flushed = store.flushed
         self._existing = OidSet()
         self._greatest = 0
@@ -84,12 +89,13 @@ class Connections:
             yield self._incomplete("the objects of the store could not be listed, so references were not followed")
             return
         yield from self._mark_findings()
+        self._protect()
         live = Marker(self._visit)
         yield from self._followed(live)
         if self._unread:
             yield from self._headless_findings(self._existing)
             yield self._incomplete(
-                f"{self._unread:,} objects could not be read; what nothing leads to was not looked for"
+                f"{self._unread:,} objects or transactions could not be read; unreachable ones were not looked for"
             )
             return
         yield from self._unreachable_findings(live.live)
@@ -127,8 +133,9 @@ class Connections:
     # --- following ---
 
     def _followed(self, marker: Marker) -> Iterator[Finding]:
-        if number(ROOT) in self._existing:
-            marker.add(number(ROOT))
+        for at in self._roots():
+            if at in self._existing:
+                marker.add(at)
         total = len(self._existing)
         finished = False
         while not finished:
@@ -136,6 +143,20 @@ class Connections:
             finished = marker.run(STEP)
             yield from self._drained()
         self._progress("following references", marker.visits, total)
+
+    def _protect(self) -> None:
+        """Find the newest transactions, which a pack keeps whole."""
+        try:
+            self._protected = list(islice(self._store.transactions(), PROTECTED))
+        except (CorruptionError, OSError) as error:
+            self._unread += 1
+            self._tell_damage(error)
+        self._protected_tids = frozenset(transaction.tid for transaction in self._protected)
+
+    def _roots(self) -> Iterator[int]:
+        yield number(ROOT)
+        for transaction in self._protected:
+            yield from map(number, transaction.oids)
 
     def _drained(self) -> Iterator[Finding]:
         while self._told:
@@ -164,11 +185,11 @@ class Connections:
     def _kept(self, summaries: Iterable[RevisionSummary]) -> Iterator[RevisionSummary]:
         settled = False
         for summary in summaries:
-            if settled:
-                self._older = self._full
-                return
-            settled = summary.tid <= self._settled
-            yield summary
+            if not settled or summary.tid in self._protected_tids:
+                yield summary
+            else:
+                self._older = True
+            settled = settled or summary.tid <= self._settled
 
     def _summaries(self, at: int) -> list[RevisionSummary]:
         try:
@@ -199,11 +220,11 @@ class Connections:
     # --- what nothing leads to ---
 
     def _unreachable_findings(self, live: OidSet) -> Iterator[Finding]:
-        if self._older and len(self._existing - live):
+        yield from self._headless_findings(live)
+        if self._full and self._older and len(self._existing - live):
             over_all = Marker(self._visit_all)
             yield from self._followed(over_all)
             live = over_all.live
-        yield from self._headless_findings(live)
         for at in self._existing - live - self._headless:
             summaries = self._summaries(at)
             if not summaries or summaries[0].tid > self._snapshot:
