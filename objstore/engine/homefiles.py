@@ -45,6 +45,11 @@ class Batch:
             raise
         self._touched.add(directory)
 
+    def keep(self, directory: str) -> None:
+        """Make durable what is in a directory already: who wrote it may not have lived to sync the names."""
+        self._make(directory)
+        self._touched.add(directory)
+
     def unlink(self, directory: str, name: str) -> int:
         """Remove a file, if it is there; the bytes that become free."""
         path = f"{directory}/{name}"

@@ -76,9 +76,11 @@ class MinimalHome:
         changes = Batch(self._filesystem, self._path)
         for _, revisions in batch:
             for revision in revisions:
+                directory = self._directory(revision.oid)
                 if self._is_outdated(revision.oid, revision.tid):
-                    name = data_name(revision.oid)
-                    changes.write(self._directory(revision.oid), name, records.encode(revision))
+                    changes.write(directory, data_name(revision.oid), records.encode(revision))
+                else:
+                    changes.keep(directory)
         changes.finish()
 
     def _is_outdated(self, oid: Oid, tid: Tid) -> bool:
