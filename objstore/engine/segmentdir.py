@@ -16,6 +16,7 @@ import contextlib
 from collections.abc import Callable, Iterable
 
 from objstore.contracts import Filesystem
+from objstore.errors import CorruptionError
 from objstore.formats.layouts import TEMPORARY, SegmentName, parse_segment_name
 from objstore.formats.segments import Kind, Segment, SegmentWriter
 from objstore.ids import Tid
@@ -42,7 +43,7 @@ class SegmentDirectory:
         """
         names, leftovers = self.survey(flushed)
         self._leftovers = set(leftovers)
-        self.segments = tuple(self._map(f"{self.path}/{name}") for name in names)
+        self.segments = tuple(self.read(f"{self.path}/{name}") for name in names)
 
     def survey(self, flushed: Tid) -> tuple[list[SegmentName], list[str]]:
         """The segments that count, oldest first, and the names of those that do not."""
@@ -63,8 +64,15 @@ class SegmentDirectory:
         leftovers += [str(name) for name in names if name not in counting]
         return counting, leftovers
 
-    def _map(self, path: str) -> Segment:
-        return Segment(path, self._filesystem.map(path))
+    def read(self, path: str) -> Segment:
+        """A segment of this directory. Raises CorruptionError where it is damaged, or belongs elsewhere."""
+        segment = Segment(path, self._filesystem.map(path))
+        name = _meaning(path)
+        if (segment.footer.kind, segment.footer.bucket) != (self.kind, self.bucket):
+            raise CorruptionError(path, "this segment belongs into another directory")
+        if (segment.first, segment.last) != (name.first, name.last):
+            raise CorruptionError(path, "its footer tells of other transactions than its name says")
+        return segment
 
     # --- changing ---
 
@@ -97,7 +105,7 @@ class SegmentDirectory:
 
     def append(self, path: str) -> None:
         """Step 4 for a flush: show a segment whose name is durable."""
-        segment = self._map(path)
+        segment = self.read(path)
         self._leftovers.discard(_name(path))
         self.segments = (*(old for old in self.segments if old.path != path), segment)
 
@@ -115,7 +123,7 @@ class SegmentDirectory:
         freed = sum(self._filesystem.allocated_bytes(segment.path) for segment in old)
         fresh: tuple[Segment, ...] = ()
         if written is not None:
-            fresh = (self._map(written[0]),)
+            fresh = (self.read(written[0]),)
             freed -= self._filesystem.allocated_bytes(written[0])
             self._leftovers.discard(_name(written[0]))
         self.segments = (*before, *fresh, *after)

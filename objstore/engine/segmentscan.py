@@ -75,27 +75,22 @@ def _directory_findings(filesystem: Filesystem, directory: SegmentDirectory, sur
         path = f"{directory.path}/{leftover}"
         yield Finding("leftover", path, "an interrupted flush, merge or pack left this; it does not count")
     for name in names:
-        yield from _segment_findings(filesystem, directory, name)
+        yield from _segment_findings(directory, name)
 
 
-def _segment_findings(filesystem: Filesystem, directory: SegmentDirectory, name: SegmentName) -> Iterator[Finding]:
+def _segment_findings(directory: SegmentDirectory, name: SegmentName) -> Iterator[Finding]:
     path = f"{directory.path}/{name}"
     try:
-        segment = Segment(path, filesystem.map(path))
-        if segment.first != name.first or segment.last != name.last:
-            raise CorruptionError(path, "its footer tells of other transactions than its name")
+        segment = directory.read(path)
     except FileNotFoundError:
         return  # merged away since it was listed
     except CorruptionError as error:
-        yield Finding("checksum", path, error.reason)
-        return
+        kind = "misplaced" if "belongs" in error.reason else "name" if "name says" in error.reason else "checksum"
+        yield Finding(kind, path, error.reason)
     except OSError as error:
         yield Finding("unreadable", path, error.strerror or str(error))
-        return
-    if segment.footer.kind is not directory.kind or segment.footer.bucket != directory.bucket:
-        yield Finding("misplaced", path, "this segment belongs into another directory")
-        return
-    yield from _entry_findings(segment, directory)
+    else:
+        yield from _entry_findings(segment, directory)
 
 
 def _entry_findings(segment: Segment, directory: SegmentDirectory) -> Iterator[Finding]:
