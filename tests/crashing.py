@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
 
+import pytest
 from durability import CrashState
-from objstore.upkeep.check import check
 from simulated import Crash, SimulatedFilesystem
 from stores import add_up, open_on, record, refuse
 
@@ -24,8 +24,26 @@ from objstore.engine.store import DirectoryStore
 from objstore.errors import POSKeyError, StorageFailedError, StoreMissingError
 from objstore.ids import NO_TID, ROOT, Oid, Tid, number, oid_from
 from objstore.revisions import Details
+from objstore.upkeep.check import check
 
 NEVER = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How thoroughly to look: states for a crash after one operation, and after which of the operations."""
+
+    limit: int
+    every: int
+
+
+every_depth = pytest.mark.parametrize(
+    "depth",
+    [
+        pytest.param(Depth(limit=8, every=6), id="some"),
+        pytest.param(Depth(limit=120, every=1), id="many", marks=pytest.mark.long),
+    ],
+)
 
 
 class Clock:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
-from crashing import Judge, Script, judge_creation
+from crashing import Depth, Judge, Script, every_depth, judge_creation
 from simulated import Crash, SimulatedFilesystem
 from stores import COMBINATIONS, add_up, open_on
 
@@ -15,9 +15,6 @@ from objstore.errors import ConflictError
 
 every_store = pytest.mark.parametrize(("history", "format"), COMBINATIONS)
 full_stores = pytest.mark.parametrize("format", Format)
-
-FEW, MANY = 12, 150
-"""States to try for a crash after one operation: in every run, and in the long ones."""
 
 
 # --- scripts -----------------------------------------------------------------------------------------
@@ -120,50 +117,74 @@ def run(work: Callable[[Script], None], history: History, format: Format) -> Jud
 # --- sweeps ------------------------------------------------------------------------------------------
 
 
+@every_depth
 @every_store
-def test_creation(history: History, format: Format, record_property) -> None:
+def test_creation(history: History, format: Format, depth: Depth, record_property) -> None:
     fs = Script(history, format).fs
-    tried = 0
+    tried: set[tuple[bytes, bool]] = set()
     for after in range(fs.operations + 1):
-        for state in fs.crash_states(after, rng=Random(after), limit=40):
-            judge_creation(state, history, format, acknowledged=after == fs.operations)
-            tried += 1
-    record_property("crash states tried", tried)
+        acknowledged = after == fs.operations
+        for state in fs.crash_states(after, rng=Random(after), limit=5 * depth.limit):
+            if (state.digest, acknowledged) not in tried:
+                tried.add((state.digest, acknowledged))
+                judge_creation(state, history, format, acknowledged=acknowledged)
+    record_property("crash states tried", len(tried))
 
 
+@every_depth
 @every_store
 @pytest.mark.parametrize("work", SCRIPTS)
 def test_every_operation(
-    work: Callable[[Script], None], history: History, format: Format, record_property
+    work: Callable[[Script], None], history: History, format: Format, depth: Depth, record_property
 ) -> None:
     """DirectoryStorage's flusher: journals were removed before the home was synced."""
     judge = run(work, history, format)
-    judge.sweep(limit=FEW)
+    judge.sweep(limit=depth.limit)
     record_property("crash states tried", judge.tried)
 
 
-@full_stores
-def test_every_operation_of_undo(format: Format, record_property) -> None:
-    judge = run(undos, History.FULL, format)
-    judge.sweep(limit=FEW)
-    record_property("crash states tried", judge.tried)
+def little(script: Script) -> None:
+    """Two objects, flushed, and one of them again: so little that all orders of what it does can be tried."""
+    script.commit({0: "root", 1: "a"}, {0: (1,)})
+    script.flush()
+    script.commit({1: "a, changed"})
+    script.flush()
 
 
+@every_depth
 @every_store
-def test_a_second_crash_while_opening(history: History, format: Format, record_property) -> None:
-    judge = run(flushes, history, format)
-    judge.sweep_twice(every=4, limit=4, again=4)
+def test_all_reorderings(history: History, format: Format, depth: Depth, record_property) -> None:
+    """leveldb#195: the removal of a log was persisted before the rename of what replaced it."""
+    judge = run(little, history, format)
+    judge.sweep(limit=25 * depth.limit)
     record_property("crash states tried", judge.tried)
 
 
+@every_depth
+@full_stores
+def test_every_operation_of_undo(format: Format, depth: Depth, record_property) -> None:
+    judge = run(undos, History.FULL, format)
+    judge.sweep(limit=depth.limit)
+    record_property("crash states tried", judge.tried)
+
+
+@every_depth
+@every_store
+def test_a_second_crash_while_opening(history: History, format: Format, depth: Depth, record_property) -> None:
+    judge = run(flushes, history, format)
+    judge.sweep_twice(every=depth.every, limit=depth.limit // 2, again=depth.limit // 2)
+    record_property("crash states tried", judge.tried)
+
+
+@every_depth
 @every_store
 @pytest.mark.parametrize("work", [commits, flushes])
 def test_killed_and_opened_before_the_power_cut(
-    work: Callable[[Script], None], history: History, format: Format, record_property
+    work: Callable[[Script], None], history: History, format: Format, depth: Depth, record_property
 ) -> None:
     """A process is killed before each operation. What the next one shows is still there after a power cut."""
     tried = 0
-    for index in range(*span(work, history, format)):
+    for index in range(*span(work, history, format), depth.every):
         script = Script(history, format)
         script.fs.stop_before(index)
         with pytest.raises(Crash):
@@ -171,16 +192,17 @@ def test_killed_and_opened_before_the_power_cut(
         script.restart()
         script.commit({0: "root, later"})
         judge = Judge(script)
-        judge.sweep(index, limit=3)
+        judge.sweep(index, limit=depth.limit // 4)
         tried += judge.tried
     record_property("crash states tried", tried)
 
 
+@every_depth
 @every_store
-def test_killed_while_creating(history: History, format: Format, record_property) -> None:
+def test_killed_while_creating(history: History, format: Format, depth: Depth, record_property) -> None:
     """A process is killed while it creates a store; the next one completes it, or opens it, and commits."""
     tried = 0
-    for index in range(Script(history, format).created):
+    for index in range(0, Script(history, format).created, depth.every // 2 or 1):
         fs = SimulatedFilesystem()
         fs.stop_before(index)
         with pytest.raises(Crash):
@@ -190,7 +212,7 @@ def test_killed_while_creating(history: History, format: Format, record_property
         script.commit({0: "root", 1: "a"}, {0: (1,)})
         script.flush()
         judge = Judge(script)
-        judge.sweep(limit=4)
+        judge.sweep(limit=depth.limit // 4)
         tried += judge.tried
     record_property("crash states tried", tried)
 

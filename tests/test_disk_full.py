@@ -11,7 +11,7 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
-from crashing import Judge, Script, assert_sound, judge_history, judge_objects
+from crashing import Depth, Judge, Script, assert_sound, every_depth, judge_history, judge_objects
 from durability import GROWING, Kind
 from simulated import SimulatedFilesystem
 from stores import COMBINATIONS, add_up, open_on
@@ -90,9 +90,12 @@ def needy(history: History, format: Format, action: Action) -> list[int]:
     return [operation.index for operation in script.fs.log[begun:] if operation.kind in GROWING]
 
 
+@every_depth
 @every_store
 @pytest.mark.parametrize("action", ACTIONS)
-def test_at_every_operation(action: Action, history: History, format: Format, record_property) -> None:
+def test_at_every_operation(
+    action: Action, history: History, format: Format, depth: Depth, record_property
+) -> None:
     indexes = needy(history, format, action)
     assert indexes or action is a_pack
     states = 0
@@ -111,7 +114,7 @@ def test_at_every_operation(action: Action, history: History, format: Format, re
         assert_readable(script)
         assert_sound(script.store)
         judge = Judge(script)
-        judge.sweep(index, limit=3)
+        judge.sweep(index if depth.every == 1 else script.fs.operations, limit=depth.limit // 4)
         states += judge.tried
     record_property("crash states tried", states)
 
@@ -154,9 +157,10 @@ def test_opening(history: History, format: Format) -> None:
         judge_objects(store, script.commits, [])
 
 
+@every_depth
 @every_store
 @pytest.mark.parametrize("kind", [Kind.SYNC, Kind.RENAME, Kind.UNLINK, Kind.SYNC_DIRECTORY, Kind.REMOVE_DIRECTORY])
-def test_the_disk_fails(kind: Kind, history: History, format: Format, record_property) -> None:
+def test_the_disk_fails(kind: Kind, history: History, format: Format, depth: Depth, record_property) -> None:
     """Whatever fails, and however: an error of ours, and after opening again all that was acknowledged."""
     begun = prepared(history, format).fs.operations
     states = 0
@@ -168,7 +172,7 @@ def test_the_disk_fails(kind: Kind, history: History, format: Format, record_pro
         with contextlib.suppress(StorageError):
             _everything(script)
         judge = Judge(script)
-        judge.sweep(script.fs.operations, limit=10)
+        judge.sweep(script.fs.operations, limit=depth.limit // 2)
         states += judge.tried
     record_property("crash states tried", states)
 

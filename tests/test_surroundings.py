@@ -121,14 +121,15 @@ def test_no_store_is_created_where_one_was(history: History, format: Format, rec
     script = used(history, format)
     begun = script.fs.operations
     script.pack(script.commits[0].tid)
-    tried = 0
+    tried: set[bytes] = set()
     for after in range(begun, script.fs.operations + 1):
         for state in script.fs.crash_states(after, rng=Random(after), limit=30):
-            store = open_on(SimulatedFilesystem(state), history, format, create=True)
-            assert store.settings.identity == script.identity
-            judge_objects(store, script.commits, script.packs)
-            tried += 1
-    record_property("crash states tried", tried)
+            if state.digest not in tried:
+                tried.add(state.digest)
+                store = open_on(SimulatedFilesystem(state), history, format, create=True)
+                assert store.settings.identity == script.identity
+                judge_objects(store, script.commits, script.packs)
+    record_property("crash states tried", len(tried))
 
 
 @every_store
