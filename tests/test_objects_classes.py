@@ -237,6 +237,22 @@ class TestAroundIt:
         with pytest.raises((ClassNotAllowedError, TypeError)):
             found(["things."], b"\x80\x03cbuiltins\n" + name.encode() + b"\nX\x01\x00\x00\x001\x85R.")
 
+    def test_extension_codes(self, databases):
+        """The unpickler takes what they stand for from a cache, without asking."""
+        db = databases("model-full")
+        copyreg.add_extension("things", "Value", 0x7FFF)
+        try:
+            with db.transaction() as connection:
+                connection.root.thing = Thing(value=Value(1))
+            loaded = opened(db)
+            loaded.cacheMinimize()
+            assert loaded.root.thing.value == Value(1)
+            limited = opened(DB(db.store, DatabaseOptions(allowed_classes=["things.Thing"])))
+            with pytest.raises(ClassNotAllowedError, match="extension code 32767"):
+                _ = limited.root.thing.value
+        finally:
+            copyreg.remove_extension("things", "Value", 0x7FFF)
+
     def test_a_class_that_is_named_and_missing(self):
         broken = found(["not.there.Thing"], b"\x80\x03cnot.there\nThing\n.")
         assert (broken.__module__, broken.__qualname__) == ("not.there", "Thing")

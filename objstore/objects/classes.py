@@ -11,12 +11,16 @@ A name that is permitted but cannot be imported is given a stand-in (see `broken
 
 from __future__ import annotations
 
+import copyreg
 import enum
 import importlib
+import io
 import logging
+import pickletools
 import sys
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from types import FunctionType
 from typing import Any
@@ -45,6 +49,7 @@ ALWAYS = frozenset(
 """What a load may always import, whatever `allowed_classes` says."""
 
 _ALWAYS_BELOW = ("BTrees.",)
+_registered_codes: Mapping[int, object] = vars(copyreg)["_inverted_registry"]
 _RECONSTRUCTOR = {("copyreg", "_reconstructor"), ("copy_reg", "_reconstructor")}
 
 logger = logging.getLogger(__name__)
@@ -78,6 +83,20 @@ class ClassFinder:
         if found is getattr:  # how protocol 3 writes a class within a class, and methods
             return partial(self._attribute, oid)
         return reconstruct if (module, name) in _RECONSTRUCTOR else found
+
+    def require_no_codes(self, oid: Oid | None, data: bytes) -> None:
+        """Refuse a record that names a class by an extension code (`copyreg.add_extension`).
+
+        The unpickler may have such a class at hand without asking for it. Codes that nobody registered it
+        refuses by itself. Raises ClassNotAllowedError.
+        """
+        if self._limited and _registered_codes:
+            stream = io.BytesIO(data)
+            with suppress(ValueError):  # what is no pickle is told of where it is loaded
+                while stream.tell() < len(data):
+                    for opcode, argument, _ in pickletools.genops(stream):
+                        if opcode.name.startswith("EXT"):
+                            raise ClassNotAllowedError(f"the class with extension code {argument}", oid)
 
     def _find(self, oid: Oid | None, module: str, name: str) -> Any:
         refused: list[str] = []

@@ -57,6 +57,7 @@ class RecordUnpickler(pickle.Unpickler):
     """Reads both pickles of a record. What they refer to, and by which class, others decide."""
 
     def __init__(self, data: bytes, finder: ClassFinder, refer: Callable[[Any], Any], oid: Oid | None) -> None:
+        finder.require_no_codes(oid, data)
         super().__init__(io.BytesIO(data), encoding="bytes")
         self._finder = finder
         self._oid = oid
