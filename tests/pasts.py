@@ -55,8 +55,7 @@ class Past:
 
     def write(self, values: Mapping[int, bytes | None], step: int = 1) -> Tid:
         """Commit values (None deletes) by oid number, `step` after the last transaction; the tid."""
-        last = self.last
-        tid = tid_from((number(last) or BEGIN) + step)
+        last, tid = self.last, self.next_tid(step)
         revisions = []
         for at, data in values.items():
             oid = oid_from(at)
@@ -72,6 +71,10 @@ class Past:
         for revision in revisions:
             self.revisions.setdefault(revision.oid, []).append(revision)
         return tid
+
+    def next_tid(self, step: int = 1) -> Tid:
+        """The tid that the next transaction will have."""
+        return tid_from((number(self.last) or BEGIN) + step)
 
     @property
     def last(self) -> Tid:
