@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
 
@@ -159,3 +161,22 @@ def facts(directory):
         str(path): (path.stat().st_mtime_ns, path.stat().st_size, path.read_bytes() if path.is_file() else None)
         for path in directory.rglob("*")
     }
+
+
+class TestTheReference:
+    """docs/reference/api.md tells all there is."""
+
+    page = (Path(__file__).parent.parent / "docs" / "reference" / "api.md").read_text()
+
+    def test_every_option_and_its_default(self):
+        told = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", self.page, re.MULTILINE))
+        fields = [each for kind in (StoreOptions, DatabaseOptions) for each in dataclasses.fields(kind)]
+        assert told == {each.name: repr(each.default) for each in fields}
+
+    def test_every_statistic(self):
+        with objstore.memory() as db:
+            assert [name for name in db.statistics() if f"`{name}`" not in self.page] == []
+
+    def test_every_error(self):
+        names = {name for name in vars(objstore.errors) if name.endswith("Error") and name != "TransientError"}
+        assert sorted(name for name in names - {"ObjstoreError"} if f"`{name}`" not in self.page) == []
