@@ -11,6 +11,7 @@ may make a check tell of objects that the pack removes.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 from objstore.contracts import Finding, Progress
@@ -23,10 +24,13 @@ from objstore.formats.layouts import (
     parse_home_name,
     parse_segment_name,
 )
-from objstore.ids import number
+from objstore.ids import NO_TID, Oid, Tid, number
 from objstore.upkeep.connections import Connections
 from objstore.upkeep.reachable import OidSet
 from objstore.upkeep.surroundings import Surroundings
+
+ROUNDS = 3
+"""How many flushes a file must outlast before it counts as left over."""
 
 KINDS = {
     "aside": "recovery moved this to lost+found; look at it, then remove it",
@@ -69,9 +73,8 @@ class _Check:
         self._store = store
         self._progress = progress
         self._flushed = store.flushed
-        self._packed = store.packed_upto()
         self._headless = OidSet()  # objects of which only revisions stand in a Full home
-        self._passing: list[Finding] = []  # files that a process at work may be about to remove
+        self._passing: list[tuple[Finding, bytes]] = []  # files that may be at work, and what they held
 
     def run(self) -> Iterator[Finding]:
         view = self._store.view()  # while it is open, nothing that it sees is dropped or packed away
@@ -87,7 +90,7 @@ class _Check:
                 self._store, surroundings.waiting, self._headless, view.snapshot, damaged, self._progress
             )
             yield from connections.findings()
-            yield from (finding for finding in self._passing if self._still_so(finding))
+            yield from self._what_stayed()
         finally:
             view.close()
 
@@ -108,18 +111,46 @@ class _Check:
             if self._is_headless(finding):
                 continue
             if finding.kind == "leftover" and not self._store.read_only:
-                self._passing.append(finding)
+                self._passing.append((finding, self._content(finding.path)))
             elif self._still_so(finding):
                 yield finding
 
+    def _content(self, path: str) -> bytes:
+        """The beginning of a file; nothing where it is gone."""
+        try:
+            return self._store.filesystem.read_at(path, 0, 4096)
+        except OSError:
+            return b""
+
+    def _what_stayed(self) -> Iterator[Finding]:
+        """The left-over files that no flush under way has made: these are gone, or others, when it has ended."""
+        for _ in range(ROUNDS if self._passing else 0):
+            with contextlib.suppress(CorruptionError, OSError):  # damage of the journal was told before
+                self._store.waiting()  # returns when no flush is under way
+            self._passing = [
+                (finding, content)
+                for finding, content in self._passing
+                if self._still_so(finding) and self._content(finding.path) == content
+            ]
+        for finding, _ in self._passing:
+            yield finding
+
     def _is_headless(self, finding: Finding) -> bool:
         """Whether it tells of a revision without a `.c` that a pack may have left, which is judged later."""
-        if finding.kind != "pointer" or finding.oid is None or finding.tid is None:
+        oid, tid = finding.oid, finding.tid
+        if finding.kind != "pointer" or oid is None or tid is None or tid > self._store.packed_upto():
             return False
-        if not isinstance(parse_home_name(_name(finding.path)), RevisionName) or finding.tid > self._packed:
+        if not isinstance(parse_home_name(_name(finding.path)), RevisionName) or self._current(oid) is not None:
             return False
-        self._headless.add(number(finding.oid))
+        self._headless.add(number(oid))
         return True
+
+    def _current(self, oid: Oid) -> Tid | None:
+        """What the home says is current; `NO_TID` where it cannot say."""
+        try:
+            return self._store.home.current(oid)
+        except (CorruptionError, OSError):
+            return NO_TID
 
     def _still_so(self, finding: Finding) -> bool:
         """Whether a finding of the home is more than a glimpse of work under way, or to be done again."""
@@ -140,11 +171,10 @@ class _Check:
             # The flusher is, or an interrupted one was, at it: the journal has all of it still. A `.c` is never
             # there before what it names.
             return False
-        try:
-            current = self._store.home.current(finding.oid)
-        except (CorruptionError, OSError):
-            return True
-        return current == finding.tid if is_current else current is None or current < finding.tid
+        if not self._store.filesystem.exists(finding.path):
+            return False
+        current = self._current(finding.oid)
+        return current in (finding.tid, NO_TID) if is_current else current is None or current < finding.tid
 
 
 def _name(path: str) -> str:

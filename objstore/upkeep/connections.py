@@ -2,12 +2,12 @@
 
 All that exists is listed first. Then references are followed, twice at most:
 
-- Over the *kept* revisions, those that a pack to the time of the last one would keep: of each object the newest
-  up to then, those after it, and those of the two newest transactions. The roots are oid 0 and what these two
-  wrote. What they refer to must exist. Other revisions, and what cannot be reached, are what an interrupted
-  pack has left: it may have removed already what they refer to. In Minimal the time that counts is now: a
-  superseded revision is only waiting to be dropped.
-- Over all revisions, where there are others, in Full: what history leads to is no finding.
+- From the root, over the revisions that count: of each object those after the time of the last pack, and the
+  newest before it; in Minimal, where that time is now, the newest. What they refer to must exist, and so must
+  the details of their transactions. No pack takes away any of this, so it holds while one runs, and after one
+  was interrupted. Of other revisions, and of what cannot be reached, a pack may have removed a part.
+- Over the others as well, if something was not reached: what history leads to is no finding, nor what the two
+  newest transactions lead to, which a pack keeps whole.
 
 It takes two bits for each object, and eight bytes for each transaction and each object yet to be visited.
 """
@@ -33,7 +33,7 @@ from objstore.formats.layouts import (
     transaction_name,
 )
 from objstore.ids import NO_TID, ROOT, Oid, Tid, number, oid_from, oid_numbers, tid_from
-from objstore.revisions import RevisionSummary, Transaction
+from objstore.revisions import RevisionSummary
 from objstore.upkeep.pack import PROTECTED
 from objstore.upkeep.reachable import Marker, OidSet
 from objstore.upkeep.tidset import TidSet
@@ -67,14 +67,10 @@ class Connections:
         self._progress = progress
         self._full = store.history_mode is History.FULL
         self._packed = store.packed_upto()
-        self._settled = self._packed if self._full else snapshot
-        """Of the revisions up to this, the newest counts."""
-        self._protected: list[Transaction] = []
-        self._protected_tids: frozenset[Tid] = frozenset()
+        self._protected: set[Tid] = set()
         self._flushed = store.flushed
         self._existing = OidSet()
         self._greatest = 0
-        self._older = False  # whether there are revisions that need not be kept
         self._unread = 0
         self._transactions = TidSet()  # those that the home must have the details of
         self._told: deque[Finding] = deque()
@@ -89,17 +85,17 @@ class Connections:
             yield self._incomplete("the objects of the store could not be listed, so references were not followed")
             return
         yield from self._mark_findings()
-        self._protect()
         live = Marker(self._visit)
+        live.add(number(ROOT))
         yield from self._followed(live)
         if self._unread:
             yield from self._headless_findings(self._existing)
             yield self._incomplete(
-                f"{self._unread:,} objects or transactions could not be read; unreachable ones were not looked for"
+                f"{self._unread:,} objects could not be read, so unreachable ones were not looked for"
             )
             return
-        yield from self._unreachable_findings(live.live)
         yield from self._details_findings()
+        yield from self._unreachable_findings(live.live)
 
     # --- what there is ---
 
@@ -133,9 +129,6 @@ class Connections:
     # --- following ---
 
     def _followed(self, marker: Marker) -> Iterator[Finding]:
-        for at in self._roots():
-            if at in self._existing:
-                marker.add(at)
         total = len(self._existing)
         finished = False
         while not finished:
@@ -144,29 +137,15 @@ class Connections:
             yield from self._drained()
         self._progress("following references", marker.visits, total)
 
-    def _protect(self) -> None:
-        """Find the newest transactions, which a pack keeps whole."""
-        try:
-            self._protected = list(islice(self._store.transactions(), PROTECTED))
-        except (CorruptionError, OSError) as error:
-            self._unread += 1
-            self._tell_damage(error)
-        self._protected_tids = frozenset(transaction.tid for transaction in self._protected)
-
-    def _roots(self) -> Iterator[int]:
-        yield number(ROOT)
-        for transaction in self._protected:
-            yield from map(number, transaction.oids)
-
     def _drained(self) -> Iterator[Finding]:
         while self._told:
             yield self._told.popleft()
 
     def _visit(self, at: int) -> bytes:
-        """The references of an object's kept revisions; what they refer to must exist."""
+        """The references of an object's revisions that count; what they refer to must exist."""
         found = []
         missing: set[int] = set()
-        for summary in self._kept(self._summaries(at)):
+        for summary in self._counting(self._summaries(at)):
             if summary.tid <= self._flushed:
                 self._transactions.add(number(summary.tid))
             references = self._references(summary)
@@ -178,18 +157,20 @@ class Connections:
                         self._tell_dangling(summary, oid_from(to))
         return b"".join(found)
 
-    def _visit_all(self, at: int) -> bytes:
-        """The references of all revisions of an object."""
-        return b"".join(map(self._references, self._summaries(at)))
-
-    def _kept(self, summaries: Iterable[RevisionSummary]) -> Iterator[RevisionSummary]:
-        settled = False
+    def _counting(self, summaries: Iterable[RevisionSummary]) -> Iterator[RevisionSummary]:
+        # Asked after they were read: a pack moves the time on before it removes anything.
+        settled = self._store.packed_upto() if self._full else self._snapshot
         for summary in summaries:
-            if not settled or summary.tid in self._protected_tids:
-                yield summary
-            else:
-                self._older = True
-            settled = settled or summary.tid <= self._settled
+            yield summary
+            if summary.tid <= settled:
+                return
+
+    def _visit_all(self, at: int) -> bytes:
+        """The references of all revisions of an object, in Minimal of those that are not to be dropped."""
+        summaries = self._summaries(at)
+        kept = summaries if self._full else list(self._counting(summaries))
+        others = [summary for summary in summaries[len(kept) :] if summary.tid in self._protected]
+        return b"".join(map(self._references, kept + others))
 
     def _summaries(self, at: int) -> list[RevisionSummary]:
         try:
@@ -221,8 +202,10 @@ class Connections:
 
     def _unreachable_findings(self, live: OidSet) -> Iterator[Finding]:
         yield from self._headless_findings(live)
-        if self._full and self._older and len(self._existing - live):
+        if len(self._existing - live - self._headless):
             over_all = Marker(self._visit_all)
+            for at in self._roots():
+                over_all.add(at)
             yield from self._followed(over_all)
             live = over_all.live
         for at in self._existing - live - self._headless:
@@ -232,9 +215,20 @@ class Connections:
             newest = summaries[0]
             path = self._path(newest.oid, newest.tid)
             yield Finding("unreachable", path, "nothing leads to this object", newest.oid, newest.tid)
-            if newest.tid > self._packed:
-                self._visit(at)
-            yield from self._drained()
+            self._visit(at)
+            if newest.tid > self._store.packed_upto():  # else a pack may have removed what it refers to
+                yield from self._drained()
+            self._told.clear()
+
+    def _roots(self) -> Iterator[int]:
+        """The root, and what the newest transactions wrote, which a pack keeps whole."""
+        yield number(ROOT)
+        try:
+            for transaction in islice(self._store.transactions(), PROTECTED):
+                self._protected.add(transaction.tid)
+                yield from map(number, transaction.oids)
+        except (CorruptionError, OSError) as error:
+            self._tell_damage(error)
 
     def _headless_findings(self, live: OidSet) -> Iterator[Finding]:
         """Revisions without a `.c`: left by an interrupted pack if nothing leads to them, else damage."""
@@ -250,11 +244,13 @@ class Connections:
 
     def _details_findings(self) -> Iterator[Finding]:
         """Each transaction that wrote a kept revision must have its details (Full)."""
-        if not self._full or self._store.packed_upto() != self._packed:
-            return  # a pack that ran meanwhile has removed some, with the revisions that were seen here
+        if not self._full:
+            return
         try:
             there = (number(transaction.tid) for transaction in self._store.home.transactions(self._flushed))
             for tid in _missing(self._transactions.descending(), there):
+                if self._store.packed_upto() != self._packed:
+                    return  # a pack has begun to remove revisions that were seen here, and then such details
                 directory = transaction_directory(self._store.settings.format, tid)
                 name = "" if self._store.settings.format is Format.SEGMENTED else transaction_name(tid)
                 path = "/".join(part for part in (self._store.directory.home, directory, name) if part)
