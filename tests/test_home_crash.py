@@ -141,7 +141,13 @@ def test_a_removal_that_is_cut_short_has_removed_less_and_is_repeated(bench, cra
 
 def test_what_was_removed_stays_removed(bench, crashed):
     """A file that replaced another goes in turn, while the removal of the other may not be durable yet."""
-    for at in (1, 2, 65536, 65537, 65538):
+    bench.past.write({2**40: b"neighbours", 2**40 + 1: b"in one segment"})
+    bench.apply()
+    for at in (1, 2, 65536, 65537, 65538, 2**40, 2**40 + 1):
+        since = bench.filesystem.operations
         bench.remove([Removal(oid_from(at), (), whole=True)])
-        for _, left in crashed(bench.filesystem.operations):
-            agree_in_contents(opened(bench, left, bench.flushed), bench.past)
+        for after, left in crashed(since):
+            home = opened(bench, left, bench.flushed)
+            assert set(home.oids()) - {oid_from(at)} == bench.past.revisions.keys()
+            if after == bench.filesystem.operations:
+                agree_in_contents(home, bench.past)

@@ -90,9 +90,9 @@ class SegmentDirectory:
                 return path, size
         except BaseException:
             with contextlib.suppress(OSError):  # the first error is the one to report; the next change sweeps
-                self._unlink_leftovers()
+                self._sweep()
             raise
-        self._unlink_leftovers()
+        self._sweep()
         return None
 
     def _write_file(self, path: str, first: Tid, last: Tid, entries: Entries) -> int:
@@ -116,7 +116,7 @@ class SegmentDirectory:
         generation = 1 + max(_meaning(segment.path).generation for segment in old)
         first, last = min(segment.first for segment in old), max(segment.last for segment in old)
         written = self.write(first, last, generation, entries())
-        # Also where nothing is written: what the old ones replaced must be gone before they are.
+        # Also where nothing is written: what does not count must be gone for good before the old ones are.
         self._filesystem.sync_directory(self.path)
         at = self.segments.index(old[0])
         before, after = self.segments[:at], self.segments[at + len(old) :]
@@ -128,22 +128,17 @@ class SegmentDirectory:
             self._leftovers.discard(_name(written[0]))
         self.segments = (*before, *fresh, *after)
         self._leftovers |= {_name(segment.path) for segment in old}
-        self._unlink_leftovers()
+        self._sweep()
         if written is None:
             self._filesystem.sync_directory(self.path)
         return (written[1] if written is not None else 0), freed
 
     def _sweep(self) -> None:
-        """Step 0, durably.
+        """Step 0: remove what does not count.
 
         A flush that was not completed is repeated, and touches the same directories; and what was replaced
         must not come back when its replacement goes.
         """
-        if self._leftovers:
-            self._unlink_leftovers()
-            self._filesystem.sync_directory(self.path)
-
-    def _unlink_leftovers(self) -> None:
         for name in sorted(self._leftovers):
             with contextlib.suppress(FileNotFoundError):
                 self._filesystem.unlink(f"{self.path}/{name}")
