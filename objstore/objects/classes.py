@@ -49,6 +49,8 @@ ALWAYS = frozenset(
 """What a load may always import, whatever `allowed_classes` says."""
 
 _ALWAYS_BELOW = ("BTrees.",)
+_SPECIAL = {"builtins", "__builtin__", "copyreg", "copy_reg"}
+"""Modules of which not everything is handed out as it is."""
 _registered_codes: Mapping[int, object] = vars(copyreg)["_inverted_registry"]
 _RECONSTRUCTOR = {("copyreg", "_reconstructor"), ("copy_reg", "_reconstructor")}
 
@@ -79,6 +81,10 @@ class ClassFinder:
 
         Raises ClassNotAllowedError, and whatever importing the module raises but ImportError.
         """
+        if not self._limited and module not in _SPECIAL:  # the common case, short: it is asked for every load
+            found = getattr(sys.modules.get(module), name, None)
+            if found is not None:
+                return found
         found = self._find(oid, module, name)
         if found is getattr:  # how protocol 3 writes a class within a class, and methods
             return partial(self._attribute, oid)
