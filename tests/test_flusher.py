@@ -1,0 +1,580 @@
+"""The flusher at work in its thread: when it flushes, who waits for it, what becomes of its errors."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+import time
+from itertools import product
+
+import pytest
+from stores import commit, contents, open_on, record, refuse, value_of
+
+from objstore.contracts import Format, History
+from objstore.errors import ClosedError, CorruptionError, SnapshotTooOldError, StorageError, StorageFullError
+from objstore.ids import NO_TID, ROOT, oid_from
+from objstore.machine.memory import MemoryFilesystem
+from objstore.revisions import Details
+
+NEVER = {"flush_transactions": 10**9, "flush_bytes": 10**12, "flush_age": 3600.0}
+"""Options of a flusher that does nothing of its own accord."""
+PATIENCE = 60.0
+COMBINATIONS = list(product(History, (Format.SEGMENTED, Format.CHUNKY)))
+
+
+class Troubled(MemoryFilesystem):
+    """A filesystem whose creations below the home wait at a gate, and fail, as a test asks for."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+        self.error = None
+        self.where = "/A/"
+        self.failures = 0
+
+    def create(self, path):
+        self._pass(path)
+        return super().create(path)
+
+    def rename(self, old, new):
+        if "/A/" not in new:
+            self._pass(new)
+        super().rename(old, new)
+
+    def _pass(self, path):
+        if self.where not in path:
+            return
+        self.entered.set()
+        assert self.gate.wait(PATIENCE)
+        if self.error is not None:
+            self.failures += 1
+            raise self.error
+
+    def hold(self):
+        """Let the flusher wait from here on, until `gate.set()`."""
+        self.entered.clear()
+        self.gate.clear()
+
+    def fail(self, number=errno.EIO):
+        self.error = OSError(number, os.strerror(number))
+
+    def heal(self):
+        self.error = None
+
+
+def until(condition):
+    """Return once the condition holds."""
+    deadline = time.monotonic() + PATIENCE
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        pause.wait(0.001)
+
+
+@pytest.fixture
+def filesystem():
+    return Troubled()
+
+
+class Opener:
+    """Opens stores with the flusher in its thread, and closes at the end those that are still open."""
+
+    def __init__(self, filesystem, history, layout):
+        self._filesystem = filesystem
+        self._kind = history, layout
+        self._stores = []
+
+    def __call__(self, **options):
+        store = open_on(self._filesystem, *self._kind, **{"background": True, **NEVER, **options})
+        self._stores.append(store)
+        return store
+
+    def abandon(self, store):
+        """Let the store's process end without closing it."""
+        store._flusher.stop()
+        store._lock.close()
+        self._stores.remove(store)
+
+    def close(self):
+        for store in self._stores:
+            store.close()
+
+
+@pytest.fixture(params=COMBINATIONS, ids="-".join)
+def opened(request, filesystem):
+    opener = Opener(filesystem, *request.param)
+    yield opener
+    filesystem.heal()
+    filesystem.gate.set()
+    opener.close()
+
+
+def is_flushed(store):
+    return store.flushed == store.last_tid() and store.statistics()["journal_transactions"] == 0
+
+
+def flushers():
+    return [thread for thread in threading.enumerate() if thread.name == "objstore-flusher"]
+
+
+class TestWhen:
+    def test_so_many_transactions_make_a_batch(self, opened):
+        store = opened(flush_transactions=5)
+        for at in range(4):
+            last = commit(store, {0: at})
+        assert store.statistics()["flush_batches"] == 0
+        assert store.flushed == NO_TID
+        commit(store, {0: 4})
+        # In Minimal, chunky, the snapshot that a transaction stands on holds back what it commits itself.
+        until(lambda: store.flushed >= last)
+        assert store.statistics()["flush_batches"] == 1
+        assert contents(store, [0]) == {0: 4}
+
+    def test_so_many_bytes_make_a_batch(self, opened):
+        store = opened(flush_bytes=10_000)
+        first = commit(store, {0: "x" * 5_000})
+        assert store.statistics()["flush_batches"] == 0
+        commit(store, {0: "x" * 5_000})
+        until(lambda: store.flushed >= first)
+
+    def test_what_has_waited_for_so_long_is_flushed(self, opened):
+        store = opened(flush_age=0.01)
+        commit(store, {0: "x"})
+        until(lambda: is_flushed(store))
+        commit(store, {0: "y"})
+        until(lambda: is_flushed(store))
+        assert store.statistics()["flush_batches"] == 2
+
+    def test_nothing_is_flushed_where_nothing_waits(self, opened):
+        store = opened(flush_age=0.001)
+        commit(store, {0: "x"})
+        until(lambda: is_flushed(store))
+        store.flush()
+        store.flush()
+        assert store.statistics()["flush_batches"] == 1
+
+    def test_batches_are_cut_by_number_and_by_bytes(self, opened):
+        store = opened(background=False, flush_transactions=4, flush_bytes=20_000)
+        for size in (10, 10, 10, 10, 10, 30_000, 10, 15_000, 15_000):
+            commit(store, {0: "x" * size})
+        store.flush()
+        assert is_flushed(store)
+        # Four; one and no more, because the next is too large; that one alone; two; one.
+        assert store.statistics()["flush_batches"] == 5
+        assert store.statistics()["flushed_transactions"] == 9
+
+    def test_what_an_earlier_process_left_is_flushed(self, opened):
+        store = opened(background=False)
+        tids = [commit(store, {0: at, at: at}) for at in range(1, 4)]
+        opened.abandon(store)
+        again = opened(flush_age=0.001)
+        until(lambda: is_flushed(again))
+        assert again.flushed == tids[-1]
+        assert contents(again, range(5)) == {0: 3, 1: 1, 2: 2, 3: 3}
+
+    def test_reading_only_starts_no_thread(self, opened):
+        store = opened(background=False)
+        commit(store, {0: 1})
+        opened.abandon(store)
+        before = len(flushers())
+        reader = opened(read_only=True)
+        assert len(flushers()) == before
+        assert contents(reader, [0]) == {0: 1}
+
+
+class TestRoom:
+    def test_commits_wait_past_the_limit(self, opened, filesystem):
+        """What waits in the journal is bounded, and a statistic tells of those who waited."""
+        store = opened(journal_limit=20_000, flush_bytes=10_000)
+        filesystem.hold()
+        done = []
+
+        def write():
+            for at in range(12):
+                commit(store, {0: at, 1: "x" * 5_000})
+                done.append(at)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        until(lambda: store.statistics()["journal_waits"] == 1)
+        assert filesystem.entered.wait(PATIENCE)
+        assert 20_000 < store.statistics()["journal_bytes"] < 27_000
+        assert len(done) == 4
+        assert contents(store, [0]) == {0: 3}  # readers do not wait
+        filesystem.gate.set()
+        writer.join(PATIENCE)
+        assert not writer.is_alive()
+        store.flush()
+        assert contents(store, [0]) == {0: 11}
+        assert is_flushed(store)
+
+    def test_who_has_no_flusher_flushes_itself(self, opened):
+        store = opened(background=False, journal_limit=20_000)
+        for at in range(12):
+            commit(store, {0: at, 1: "x" * 5_000})
+        assert store.statistics()["journal_waits"] == 2
+        assert store.statistics()["journal_bytes"] < 27_000
+
+    def test_who_waits_hears_of_the_error(self, opened, filesystem):
+        store = opened(journal_limit=20_000, flush_age=0.001)
+        filesystem.hold()
+        filesystem.fail()
+        errors = []
+
+        def write():
+            try:
+                for at in range(12):
+                    commit(store, {0: at, 1: "x" * 5_000})
+            except StorageError as error:
+                errors.append(error)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        until(lambda: store.statistics()["journal_waits"] == 1)
+        filesystem.gate.set()
+        writer.join(PATIENCE)
+        assert "Input/output error" in str(errors[0])
+        filesystem.heal()
+        until(lambda: is_flushed(store))
+
+    @pytest.mark.parametrize("layout", [Format.SEGMENTED, Format.CHUNKY])
+    def test_no_commit_waits_for_a_readers_old_snapshot(self, filesystem, layout):
+        """Writers never wait for readers: what a snapshot holds back does not count."""
+        store = open_on(filesystem, History.MINIMAL, layout, journal_limit=5_000, **NEVER, background=True)
+        commit(store, {0: "old", 1: "old"})
+        view = store.view()
+        for at in range(20):
+            commit(store, {0: at, 1: "x" * 2_000})
+        assert value_of(view.load(ROOT)[0]) == "old"
+        if layout is Format.CHUNKY:  # it has room for one revision of an object
+            assert store.statistics()["journal_waits"] == 0
+            assert store.statistics()["journal_bytes"] > 40_000
+        assert view.advance() == {ROOT, oid_from(1)}
+        assert value_of(view.load(ROOT)[0]) == 19
+        view.close()
+        store.flush()
+        assert is_flushed(store)
+        store.close()
+
+    def test_a_snapshot_that_holds_back_more_than_the_pin_limit_is_lost(self, filesystem):
+        store = open_on(
+            filesystem,
+            History.MINIMAL,
+            journal_limit=5_000,
+            pin_limit=30_000,
+            **NEVER,
+            background=True,
+        )
+        commit(store, {0: "old"})
+        old, other = store.view(), store.view()
+        for at in range(40):
+            commit(store, {0: at, 1: "x" * 2_000})
+        with pytest.raises(SnapshotTooOldError):
+            old.load(ROOT)
+        assert store.statistics()["snapshots_expired"] == 2
+        assert store.statistics()["journal_bytes"] < 60_000
+        assert other.advance() is None
+        assert value_of(other.load(ROOT)[0]) == 39
+        store.close()
+
+    def test_commits_and_reads_go_on_while_a_batch_is_written(self, opened, filesystem):
+        store = opened(flush_transactions=3)
+        for at in range(2):
+            commit(store, {0: at, 1: "kept"})
+        filesystem.hold()
+        commit(store, {0: 2})
+        assert filesystem.entered.wait(PATIENCE)
+        commit(store, {0: 3, 2: "new"})
+        assert contents(store, range(3)) == {0: 3, 1: "kept", 2: "new"}
+        filesystem.gate.set()
+        store.flush()
+        assert contents(store, range(3)) == {0: 3, 1: "kept", 2: "new"}
+
+
+class TestErrors:
+    def test_an_error_is_raised_to_the_next_caller_and_flushing_goes_on(self, opened, filesystem):
+        store = opened(flush_age=0.001)
+        filesystem.fail()
+        commit(store, {0: "kept"})
+        until(lambda: filesystem.failures > 0 and store._flusher._error is not None)
+        filesystem.heal()
+        with pytest.raises(StorageError, match="Input/output error"):
+            commit(store, {0: "not stored"})
+        commit(store, {1: "stored"})
+        until(lambda: is_flushed(store))
+        assert contents(store, range(2)) == {0: "kept", 1: "stored"}
+        assert store.statistics()["flush_failures"] >= 1
+
+    def test_a_full_disk_says_so(self, opened, filesystem):
+        store = opened(flush_age=0.001)
+        filesystem.fail(errno.ENOSPC)
+        commit(store, {0: "kept"})
+        until(lambda: store._flusher._error is not None)
+        with pytest.raises(StorageFullError, match="make room"):
+            store.begin(Details(), store.view(), refuse)
+        filesystem.heal()
+        until(lambda: is_flushed(store))
+        assert contents(store, [0]) == {0: "kept"}
+
+    def test_what_is_wrong_with_the_flusher_itself_is_told(self, opened, filesystem):
+        """An error that is none of the disk must not end the thread unheard."""
+        store = opened(flush_age=0.001)
+        filesystem.error = ZeroDivisionError("a mistake")
+        commit(store, {0: "kept"})
+        until(lambda: store._flusher._error is not None)
+        filesystem.heal()
+        with pytest.raises(StorageError, match="ZeroDivisionError"):
+            commit(store, {0: "x"})
+        until(lambda: is_flushed(store))
+        assert contents(store, [0]) == {0: "kept"}
+
+    def test_who_calls_flush_hears_of_it_at_once(self, opened, filesystem):
+        store = opened()
+        commit(store, {0: "kept"})
+        filesystem.fail()
+        with pytest.raises(StorageError):
+            store.flush()
+        filesystem.heal()
+        store.flush()
+        assert is_flushed(store)
+        assert contents(store, [0]) == {0: "kept"}
+
+    @pytest.mark.parametrize("where", ["/A/", "/marks/flushed", "/journal/spare"])
+    def test_a_failure_at_any_step_loses_nothing(self, opened, filesystem, where):
+        """The home, the mark, the journal's directories: each is written anew, or not needed."""
+        store = opened(flush_transactions=2)
+        for at in range(6):
+            filesystem.where = where
+            filesystem.fail()
+            commit(store, {0: at, 10 + at: "once"})
+            with contextlib.nullcontext() if where == "/journal/spare" else pytest.raises(StorageError):
+                store.flush()
+            assert contents(store, [0, 10 + at]) == {0: at, 10 + at: "once"}
+            filesystem.heal()
+        store.flush()
+        assert is_flushed(store)
+        store.close()
+        again = opened()
+        assert contents(again, range(20)) == {0: 5} | dict.fromkeys(range(10, 16), "once")
+        names = [entry.name for entry in filesystem.entries(again.directory.journal)]
+        assert not any(name.endswith("_done") for name in names)
+
+    def test_a_damaged_transaction_stops_flushing_and_nothing_else(self, opened, filesystem):
+        store = opened()
+        commit(store, {0: "before"})
+        commit(store, {0: "damaged", 1: "damaged"})
+        commit(store, {0: "after"})
+        damaged = store._lookup.index.transactions()[1]
+        with filesystem.open_existing(f"{damaged.path}/t") as file:
+            file.write_at(damaged.size - 10, b"??????")
+        with pytest.raises(CorruptionError) as caught:
+            store.flush()
+        assert damaged.path in caught.value.path
+        assert contents(store, [0]) == {0: "after"}
+        commit(store, {2: "on"})
+        assert store.last_tid() > store.flushed
+        with pytest.raises(CorruptionError):
+            store.close()
+
+
+class TestMinimal:
+    @pytest.mark.parametrize("layout", list(Format))
+    def test_what_a_batch_supersedes_never_reaches_the_home(self, filesystem, layout):
+        store = open_on(filesystem, History.MINIMAL, layout)
+        for at in range(5):
+            commit(store, {0: at, 1 + at: "once"})
+        store.flush()
+        assert store.statistics()["superseded_revisions"] == 4
+        assert store.statistics()["flushed_revisions"] == 6
+        assert [found.tid for found in store.summaries(ROOT)] == [store.last_tid()]
+        assert contents(store, range(7)) == {0: 4} | dict.fromkeys(range(1, 6), "once")
+        store.close()
+
+    @pytest.mark.parametrize("layout", list(Format))
+    def test_what_a_snapshot_needs_is_not_dropped(self, filesystem, layout):
+        store = open_on(filesystem, History.MINIMAL, layout)
+        views = []
+        for at in range(6):
+            commit(store, {0: at})
+            if at in (1, 3):
+                views.append(store.view())
+        store.flush()
+        assert [value_of(view.load(ROOT)[0]) for view in views] == [1, 3]
+        assert store.statistics()["superseded_revisions"] == 1  # the one before the older snapshot
+        views[0].close()
+        commit(store, {0: 6})
+        store.flush()
+        assert value_of(views[1].load(ROOT)[0]) == 3
+        views[1].close()
+        commit(store, {0: 7})
+        store.flush()
+        assert contents(store, [0]) == {0: 7}
+        assert is_flushed(store)
+        store.close()
+
+    def test_full_drops_nothing(self, filesystem):
+        store = open_on(filesystem)
+        tids = [commit(store, {0: at}) for at in range(5)]
+        store.flush()
+        assert store.statistics()["superseded_revisions"] == 0
+        assert [found.tid for found in store.summaries(ROOT)] == tids[::-1]
+        store.close()
+
+
+class TestTheEnd:
+    def test_closing_flushes_and_ends_the_thread(self, opened):
+        store = opened()
+        assert len(flushers()) == 1
+        last = commit(store, {0: "x"})
+        store.close()
+        store.close()
+        assert flushers() == []
+        again = opened()
+        assert again.flushed == again.last_tid() == last
+        assert again.statistics()["journal_transactions"] == 0
+        assert contents(again, [0]) == {0: "x"}
+
+    def test_closing_waits_for_the_batch_that_is_being_written(self, opened, filesystem):
+        store = opened(flush_transactions=1)
+        filesystem.hold()
+        commit(store, {0: "w"})
+        commit(store, {0: "x"})
+        assert filesystem.entered.wait(PATIENCE)
+        closer = threading.Thread(target=store.close)
+        closer.start()
+        filesystem.gate.set()
+        closer.join(PATIENCE)
+        assert not closer.is_alive()
+        assert contents(opened(), [0]) == {0: "x"}
+
+    def test_closing_without_flushing_leaves_the_journal(self, opened):
+        store = opened(flush_on_close=False)
+        last = commit(store, {0: "x"})
+        store.close()
+        again = opened()
+        assert (again.flushed, again.last_tid()) == (NO_TID, last)
+        assert contents(again, [0]) == {0: "x"}
+
+    @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+    def test_closing_while_the_disk_fails_raises_and_loses_nothing(self, opened, filesystem, number):
+        store = opened()
+        commit(store, {0: "x", 1: "y"})
+        filesystem.fail(number)
+        with pytest.raises(StorageError):
+            store.close()
+        store.close()
+        assert flushers() == []
+        filesystem.heal()
+        assert contents(opened(), range(2)) == {0: "x", 1: "y"}
+
+    def test_who_waits_for_room_is_not_left_waiting(self, opened, filesystem):
+        store = opened(journal_limit=10_000)
+        filesystem.hold()
+
+        def write():
+            with contextlib.suppress(ClosedError):
+                for at in range(6):
+                    commit(store, {0: at, 1: "x" * 5_000})
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        until(lambda: store.statistics()["journal_waits"] == 1)
+        closer = threading.Thread(target=store.close)
+        closer.start()
+        filesystem.gate.set()
+        for thread in (closer, writer):
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+
+
+class TestManyThreads:
+    def test_nothing_is_lost_whoever_commits_and_flushes(self, opened):
+        store = opened(flush_age=0.001, flush_transactions=7, journal_limit=30_000)
+        errors = []
+
+        def write(own):
+            try:
+                for at in range(40):
+                    commit(store, {own: at, 1000 * own + at: "x" * 300})
+                    if at % 10 == 9:
+                        store.flush()
+            except BaseException as error:  # noqa: BLE001 - raised below
+                errors.append(error)
+
+        threads = [threading.Thread(target=write, args=(own,)) for own in range(1, 6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert errors == []
+        expected = dict.fromkeys(range(1, 6), 39)
+        expected |= {1000 * own + at: "x" * 300 for own in range(1, 6) for at in range(40)}
+        assert contents(store, expected) == expected
+        counted = store.statistics()["flushed_transactions"] + store.statistics()["journal_transactions"]
+        assert counted == 200
+        store.close()
+        again = opened()
+        assert contents(again, expected) == expected
+        assert list(again.home.findings()) == []
+
+    def test_readers_see_their_snapshot_while_batches_move(self, opened):
+        store = opened(flush_age=0.001, flush_transactions=2)
+        commit(store, {0: 0, 1: 0})
+        ended = threading.Event()
+        errors = []
+        rounds = []
+
+        def read():
+            view = store.view()
+            try:
+                while not ended.is_set() or len(rounds) < 20:
+                    view.advance()
+                    assert value_of(view.load(ROOT)[0]) == value_of(view.load(oid_from(1))[0])
+                    rounds.append(1)
+            except BaseException as error:  # noqa: BLE001 - raised below
+                errors.append(error)
+            view.close()
+
+        threads = [threading.Thread(target=read) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for at in range(120):
+            commit(store, {0: at, 1: at})
+        ended.set()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert errors == []
+        store.flush()
+        assert is_flushed(store)
+
+
+def test_an_error_that_nobody_heard_of_is_no_reason_to_fail_later(filesystem):
+    """It was kept for the next caller; when the store is closed, what counts is whether closing works."""
+    store = open_on(filesystem, background=True, **{**NEVER, "flush_age": 0.001})
+    filesystem.fail()
+    commit(store, {0: "x"})
+    until(lambda: store._flusher._error is not None)
+    filesystem.heal()
+    store.close()
+    again = open_on(filesystem)
+    assert again.flushed == again.last_tid()
+    assert contents(again, [0]) == {0: "x"}
+    again.close()
+
+
+def test_a_transaction_begun_before_an_error_commits(filesystem):
+    store = open_on(filesystem, background=True, **{**NEVER, "flush_age": 0.001})
+    pending = store.begin(Details(), store.view(), refuse)
+    pending.store(ROOT, NO_TID, *record("x"))
+    filesystem.fail()
+    commit(store, {1: "y"})
+    until(lambda: store._flusher._error is not None)
+    pending.vote()
+    pending.finish()
+    filesystem.heal()
+    store.close()
+    assert contents(open_on(filesystem), range(2)) == {0: "x", 1: "y"}
