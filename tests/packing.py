@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -23,12 +24,13 @@ def packing_store(
     history: History = History.FULL,
     format: Format = Format.CHUNKY,
     limits: PackLimits = SMALL_STEPS,
+    clock: Callable[[], float] = time.time,
     **options: object,
 ) -> DirectoryStore:
     """A store, flushed by hand unless `background=True`, whose packs have these limits."""
     options.setdefault("background", False)
     chosen = StoreOptions(history=history, format=format, **options)
-    return open_store(PATH, chosen, filesystem=filesystem, packer=partial(pack, limits=limits))
+    return open_store(PATH, chosen, filesystem=filesystem, packer=partial(pack, limits=limits), clock=clock)
 
 
 def files_of(filesystem: Filesystem, path: str) -> dict[str, bytes]:
