@@ -7,11 +7,12 @@ from random import Random
 
 import pytest
 from crashing import Depth, Judge, Script, every_depth, judge_creation
+from durability import Kind, Operation
 from simulated import Crash, SimulatedFilesystem
-from stores import COMBINATIONS, add_up, open_on
+from stores import COMBINATIONS, PATH, add_up, open_on
 
 from objstore.contracts import Format, History
-from objstore.errors import ConflictError
+from objstore.errors import ConflictError, ObjstoreError
 
 every_store = pytest.mark.parametrize(("history", "format"), COMBINATIONS)
 full_stores = pytest.mark.parametrize("format", Format)
@@ -112,6 +113,34 @@ def run(work: Callable[[Script], None], history: History, format: Format) -> Jud
     script = Script(history, format)
     work(script)
     return Judge(script)
+
+
+# --- what the judge is worth ---
+
+MISTAKES: dict[str, Callable[[Operation], bool]] = {
+    "transactions are renamed before they are synced": lambda operation: operation.path.endswith("_temp/t"),
+    "commits are acknowledged before their names are synced": lambda operation: (
+        operation.path == f"{PATH}/journal"
+    ),
+    "the home's files are not synced": lambda operation: (
+        operation.kind is Kind.SYNC and operation.path.startswith(f"{PATH}/A/")
+    ),
+    "the home's directories are not synced": lambda operation: (
+        operation.kind is Kind.SYNC_DIRECTORY and operation.path.startswith(f"{PATH}/A")
+    ),
+    "the marks are not synced": lambda operation: operation.path == f"{PATH}/marks",
+}
+
+
+@every_store
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_the_judge_notices_mistakes(mistake: str, history: History, format: Format) -> None:
+    """DirectoryStorage's flusher: journals were removed before the home was synced."""
+    script = Script(history, format)
+    script.fs.ignores_sync = MISTAKES[mistake]
+    flushes(script)
+    with pytest.raises((AssertionError, ObjstoreError)):
+        Judge(script).sweep(limit=6)
 
 
 # --- sweeps ------------------------------------------------------------------------------------------
