@@ -26,6 +26,8 @@ def make(kind, directory, **options):
         return DB(ModelStore(History(history)), split_options(options)[1])
     if where == "memory":
         return objstore.memory(history=history, **options)
+    # Thousands of files synced at the end of each test would take most of the time of a run.
+    options.setdefault("flush_on_close", False)
     return objstore.open(directory / f"{kind}.store", history=history, format=where, **options)
 
 
