@@ -42,7 +42,7 @@ test: lint ## check, and all tests but the long ones (minutes)
 	$(PYTEST) -n $(JOBS) $(PYTEST_ARGS)
 
 quick: $(INSTALLED) ## the tests without lint, and without the slowest: for a look at another Python
-	$(PYTEST) -n $(JOBS) -k 'not crash and not kill and not test_docs' $(PYTEST_ARGS)
+	$(PYTEST) -n $(JOBS) -k 'not crash and not kill and not docs and not benchmarks' $(PYTEST_ARGS)
 
 test-long: $(INSTALLED) ## the long tests only (half an hour)
 	$(PYTEST) -n $(JOBS) -m long $(PYTEST_ARGS)
