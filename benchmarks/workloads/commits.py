@@ -55,6 +55,7 @@ class CommitRun:
         return {
             "latency": statistics.median(seconds) * 1e3,
             "mean": statistics.fmean(seconds) * 1e3,
+            "10th percentile": seconds[len(seconds) // 10] * 1e3,
             "95th percentile": seconds[len(seconds) * 95 // 100] * 1e3,
             "longest": seconds[-1] * 1e3,
             "processor, all threads": processor / self._commits * 1e3,
