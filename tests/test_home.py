@@ -8,11 +8,15 @@ import pytest
 from pasts import COMBINATIONS, LATEST, PLACE, Bench, agree_in_contents, put, some_past
 
 from objstore.contracts import Format, History, Removal
+from objstore.engine.homes import make_home
 from objstore.errors import CorruptionError
+from objstore.formats.layouts import data_name, object_directory
 from objstore.ids import MAX_TID, NO_TID, number, oid_from, tid_from
 from objstore.machine.memory import MemoryFilesystem
 from objstore.machine.posix import PosixFilesystem
+from objstore.revisions import Details, Revision, Transaction
 
+CLASSIC = [layout for layout in Format if layout is not Format.SEGMENTED]
 EDGES = (0, 1, 255, 256, 65535, 65536, 65537, 2**24 - 1, 2**24, 2**32, 2**63 - 1, 2**63, 2**64 - 1)
 """Oids at the edges of what the formats divide by."""
 
@@ -466,3 +470,33 @@ def test_the_files_of_each_home(history, format, names):
     bench.past.write({0x10203: b"x"})
     bench.apply()
     assert bench.files() == names
+
+
+@pytest.mark.parametrize("layout", CLASSIC)
+def test_a_current_serial_never_goes_back(layout):
+    """An older batch is applied again after a newer one."""
+    filesystem = MemoryFilesystem()
+    filesystem.make_directory("/A")
+    home = make_home(filesystem, "/A", History.FULL, layout, NO_TID)
+    for at in (5, 9, 5):
+        oid, tid = oid_from(1), tid_from(at)
+        revision = Revision(oid, tid, NO_TID, b"data", b"")
+        home.apply([(Transaction(tid, NO_TID, Details(), (oid,)), [revision])])
+    assert home.current(oid_from(1)) == tid_from(9)
+
+
+@pytest.mark.parametrize("layout", CLASSIC)
+def test_bytes_behind_a_record_are_damage(layout):
+    filesystem = MemoryFilesystem()
+    filesystem.make_directory("/A")
+    home = make_home(filesystem, "/A", History.MINIMAL, layout, NO_TID)
+    oid, tid = oid_from(1), tid_from(5)
+    home.apply([(Transaction(tid, NO_TID, Details(), (oid,)), [Revision(oid, tid, NO_TID, b"data", b"")])])
+    path = f"/A/{object_directory(layout, oid)}/{data_name(oid)}".replace("//", "/")
+    content = filesystem.read(path)
+    filesystem.unlink(path)
+    with filesystem.create(path) as file:
+        file.write(content + b"more")
+    with pytest.raises(CorruptionError, match="behind"):
+        home.load(oid, tid)
+    assert [finding.kind for finding in home.findings()] == ["checksum"]

@@ -409,6 +409,16 @@ class TestIds:
         assert all(number(again.new_oid()) > 5000 for _ in range(100))
         again.close()
 
+    def test_an_oid_within_a_reserved_block_that_came_with_data_is_not_handed_out(self, store):
+        first = number(store.new_oid())
+        commit(store, {0: 1, first + 5: "copied"})
+        assert first + 5 not in {number(store.new_oid()) for _ in range(100)}
+
+    def test_the_last_oid_is_refused(self, store):
+        with pytest.raises(UsageError, match="ffffffffffffffff"):
+            commit(store, {2**64 - 1: "copied"})
+        commit(store, {0: 1})
+
     def test_oids_are_handed_out_to_many_threads_once(self, store):
         """ZODB#401: duplicate oids."""
         seen: list[bytes] = []

@@ -70,41 +70,42 @@ class FullHome:
         return Tid(content)
 
     def load(self, oid: Oid, upto: Tid) -> Revision | None:
-        tid = self._newest(oid, upto)
-        if tid is None:
-            return None
-        path = f"{self._directory(oid)}/{revision_name(oid, tid)}"
-        revision = self._files.revision(path, oid, tid)
-        if revision is None:
-            # A pack removes an object as a whole beginning with its .c; without that, it is damage.
-            if self.current(oid) is None:
+        while (current := self.current(oid)) is not None:
+            tid = current if current <= upto else self._newest(oid, upto)
+            if tid is None:
                 return None
-            raise CorruptionError(path, "a revision is missing", oid=oid, tid=tid)
-        return revision
+            path = f"{self._directory(oid)}/{revision_name(oid, tid)}"
+            revision = self._files.revision(path, oid, tid)
+            if revision is not None:
+                return revision
+            self._require_moved(oid, current, path)
+        return None
 
     def _newest(self, oid: Oid, upto: Tid) -> Tid | None:
         """The newest serial <= `upto`, found by following the revisions' predecessors."""
-        tid = self.current(oid)
-        if tid is None or tid <= upto:
-            return tid
-        for summary in self.summaries(oid):
-            if summary.tid <= upto:
-                return summary.tid
-        return None
+        return next((summary.tid for summary in self.summaries(oid) if summary.tid <= upto), None)
 
     def summaries(self, oid: Oid) -> Iterator[RevisionSummary]:
-        tid = self.current(oid)
-        first = True
-        while tid is not None and tid != NO_TID:
-            path = f"{self._directory(oid)}/{revision_name(oid, tid)}"
-            summary = self._files.summary(path, oid, tid)
-            if summary is None:
-                if first and self.current(oid) is not None:
-                    raise CorruptionError(path, "the current revision is missing", oid=oid, tid=tid)
-                return  # what was before was packed away
-            first = False
+        while (current := self.current(oid)) is not None:
+            path = f"{self._directory(oid)}/{revision_name(oid, current)}"
+            summary = self._files.summary(path, oid, current)
+            if summary is not None:
+                yield from self._chain(summary)
+                return
+            self._require_moved(oid, current, path)
+
+    def _chain(self, summary: RevisionSummary | None) -> Iterator[RevisionSummary]:
+        """A revision and those before it, as far as they were not packed away."""
+        while summary is not None:
             yield summary
-            tid = summary.previous
+            oid, previous = summary.oid, summary.previous
+            path = f"{self._directory(oid)}/{revision_name(oid, previous)}"
+            summary = self._files.summary(path, oid, previous) if previous != NO_TID else None
+
+    def _require_moved(self, oid: Oid, current: Tid, path: str) -> None:
+        """A revision was not there: damage, unless a flush and a pack came between two looks at the `.c`."""
+        if self.current(oid) == current:
+            raise CorruptionError(path, "a revision is missing", oid=oid, tid=current)
 
     def oids(self) -> Iterator[Oid]:
         last = None
@@ -155,8 +156,18 @@ class FullHome:
             changes.write(self._details_directory(transaction.tid), name, encode_details(transaction))
         changes.finish()
         for oid, tid in newest.items():
-            changes.write(self._directory(oid), current_name(oid), tid)
+            if self._is_outdated(oid, tid):
+                changes.write(self._directory(oid), current_name(oid), tid)
+            else:
+                changes.keep(self._directory(oid))
         changes.finish()
+
+    def _is_outdated(self, oid: Oid, tid: Tid) -> bool:
+        try:
+            current = self.current(oid)
+        except CorruptionError:  # what cannot be read any more is best replaced by what can
+            return True
+        return current is None or current < tid
 
     def maintain(self, horizon: Tid) -> None:
         """Nothing: files of one revision each have nothing to merge."""

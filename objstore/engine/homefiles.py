@@ -57,8 +57,10 @@ class Batch:
             size = self._filesystem.allocated_bytes(path)
             self._filesystem.unlink(path)
         except FileNotFoundError:
-            return 0
-        self._touched.add(directory)
+            size = 0
+        # Touched also where it was gone: who removed it may not have lived to sync the directory.
+        if size or self._filesystem.exists(directory):
+            self._touched.add(directory)
         return size
 
     def _make(self, directory: str) -> None:
@@ -112,8 +114,11 @@ class RevisionFiles:
             content = self.filesystem.read(path)
         except FileNotFoundError:
             return None
-        revision = records.decode(content, 0, path)
+        header = records.Header(content, 0, path)
+        revision = header.revision(content, 0, path)
         self._require(path, revision, oid, tid)
+        if len(content) != header.size:
+            raise CorruptionError(path, "there are bytes behind the record", offset=header.size, oid=oid, tid=tid)
         return revision
 
     def summary(self, path: str, oid: Oid, tid: Tid | None = None) -> RevisionSummary | None:

@@ -14,6 +14,7 @@ from objstore.formats.layouts import (
     HomeName,
     RevisionName,
     TransactionName,
+    current_name,
     object_directory,
     parse_home_name,
     revision_name,
@@ -32,7 +33,11 @@ def find_full_damage(held: RevisionFiles, home: Home) -> Iterator[Finding]:
         match name:
             case RevisionName(oid, tid):
                 held.revision(path, oid, tid)
-                if home.current(oid) is None:
+                current = home.current(oid)
+                if current is not None and current < tid:
+                    pointer = f"{directory}/{current_name(oid)}"
+                    yield Finding("pointer", pointer, f"it is older than {tid.hex()}, which is there", oid, tid)
+                if current is None:
                     yield Finding("pointer", path, "no .c file leads to this object's revisions", oid, tid)
             case CurrentName(oid):
                 current = home.current(oid)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from threading import Lock
 
 from objstore.engine.marks import OIDS, Marks
+from objstore.errors import UsageError
 from objstore.ids import Oid, number, oid_from
 
+_LAST = 2**64 - 1
 SMALLEST_BLOCK, LARGEST_BLOCK = 64, 8192
 
 
@@ -34,11 +36,16 @@ class Oids:
             return oid
 
     def cover(self, oid: Oid) -> None:
-        """Never hand out `oid`, which came with copied data, nor one below it. Durable on return."""
+        """Never hand out `oid`, which came with copied data, nor one below it. Durable on return.
+
+        Raises UsageError for the last oid that 64 bits can hold: none would be left.
+        """
+        if number(oid) == _LAST:
+            raise UsageError(f"object {oid.hex()} has the last oid there is; none would be left for new objects")
         with self._lock:
             if number(oid) >= self._end:
                 self._reserve(number(oid) + 1)
-                self._next = self._end
+            self._next = max(self._next, number(oid) + 1)
 
     def _reserve(self, end: int) -> None:
         self._marks.advance(OIDS, oid_from(end))
