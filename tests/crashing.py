@@ -311,8 +311,8 @@ class Judge:
             if after < pack.done:  # what an interrupted pack leaves is removed by the next one
                 store.pack(pack.upto)
                 judge_objects(store, there, packs)
-        # But for segments that were replaced: they do not count, and go when their bucket changes.
-        replaced = ("leftover",) if packs and script.format is Format.SEGMENTED else ()
+        # Segments that a merge or a pack has replaced do not count, and go when their bucket changes.
+        replaced = ("leftover",) if script.format is Format.SEGMENTED else ()
         assert_sound(store, *self.allowed, *replaced)
         store.close()
 

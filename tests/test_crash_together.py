@@ -166,8 +166,11 @@ def _at_random(script: Script, rng: Random) -> None:
                 script.flush()
             case "pack":
                 script.pack(rng.choice(script.commits).tid)
+                # What a pack may have removed is not written again: for that there are new objects.
+                numbers = [at if at in there else at + 0x100 * (turn + 1) for at in numbers]
             case "undo" if script.history is History.FULL:
-                script.undo(script.commit({0: turn, 9: "to be undone"}, {0: [*sorted(there), 9]}))
+                new = 0x5000 + turn
+                script.undo(script.commit({0: turn, new: "to be undone"}, {0: [*sorted(there), new]}))
             case "reopen" if not readers:
                 script.reopen(flush=rng.random() < 0.5)
             case "reader" if readers:

@@ -210,13 +210,8 @@ def test_entries_and_existence(fs: Filesystem, base: str) -> None:
     put(fs, f"{base}/d/below", b"")
     found = sorted(fs.entries(base), key=lambda entry: entry.name)
     assert found == [Entry("a", False), Entry("d", True)]
-    assert [fs.exists(f"{base}/{name}") for name in ("a", "d", "d/below", "b", "a/below")] == [
-        True,
-        True,
-        True,
-        False,
-        False,
-    ]
+    there = [name for name in ("a", "d", "d/below", "b", "a/below") if fs.exists(f"{base}/{name}")]
+    assert there == ["a", "d", "d/below"]
 
 
 def test_directories(fs: Filesystem, base: str) -> None:
