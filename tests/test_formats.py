@@ -1,35 +1,39 @@
-"""The codecs: what is written is read back, every damaged byte is noticed, and the formats hold still.
-
-The golden files are compared with what the codecs write, byte for byte. A difference there is a change of the
-format: it needs a new version number, and the pages in `docs/format` say so first.
-"""
+"""The codecs: what is written is read back, and every damaged byte is noticed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 
 import pytest
+from formatted import (
+    BY_ADA,
+    COPIED,
+    EXAMPLES,
+    FIRST,
+    RECORD,
+    SECOND,
+    SETTINGS,
+    TOKEN,
+    damaged,
+    details_segment,
+    journal_file,
+    put,
+    revision_segment,
+    segment_bytes,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
 from objstore.contracts import Format, History
-from objstore.engine.full import FullHome
-from objstore.engine.journal import BLOCK, Journal
+from objstore.engine.journal import BLOCK
 from objstore.errors import CorruptionError, FormatVersionError, RecordTooLargeError
 from objstore.formats import layouts, records, segments, transactions
-from objstore.formats.segments import Kind, Segment, SegmentWriter
+from objstore.formats.segments import Kind, Segment
 from objstore.formats.settings import Settings, decode_settings
 from objstore.formats.transactions import decode_details, encode_details
-from objstore.ids import NO_TID, Oid, Tid, number, oid_from, pack_oids, tid_from
-from objstore.machine.memory import MemoryFilesystem
+from objstore.ids import Oid, Tid, oid_from, pack_oids, tid_from
 from objstore.revisions import Details, Revision, Transaction
-
-TOP = Path(__file__).parent.parent
-GOLDEN = Path(__file__).parent / "golden"
-MASKS = (0x01, 0x80, 0xFF)
 
 IDENTITIES = st.binary(min_size=8, max_size=8)
 OIDS = IDENTITIES.map(Oid)
@@ -41,70 +45,6 @@ REVISIONS = st.builds(
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 DETAILS = st.builds(Details, TEXTS, TEXTS, st.binary(max_size=50))
 TRANSACTIONS = st.builds(Transaction, TIDS, TIDS, DETAILS, st.lists(OIDS, max_size=5).map(tuple))
-
-
-# --- fixed values ------------------------------------------------------------------------------------
-
-TOKEN = bytes.fromhex("a1b2c3d400000001")
-FIRST, SECOND = tid_from(0x03F0_0000_1111_1111), tid_from(0x03F0_0001_2222_2222)
-TWO = pack_oids([oid_from(7), oid_from(9)])
-RECORD = Revision(oid_from(0x1_0203), SECOND, FIRST, b"a pickle, two pickles", TWO)
-DELETED = Revision(oid_from(0x1_0203), SECOND, FIRST, None, None)
-COPIED = Revision(oid_from(0x1_FFFF), SECOND, FIRST, b"as it was", b"", copied_from=FIRST)
-EMPTY = Revision(oid_from(1), SECOND, NO_TID, b"", None)
-BY_ADA = Transaction(SECOND, FIRST, Details("ada", "näht", b'{"a": 1}'), (oid_from(0x1_0203), oid_from(0x1_FFFF)))
-SETTINGS = Settings(History.FULL, Format.SEGMENTED, "6f1d1c1e-5a86-4d3c-9a58-0c8a8f2b7a10")
-EXAMPLES = [RECORD, DELETED, COPIED, EMPTY]
-
-
-def journal_file(revisions: list[Revision], details: Details) -> tuple[MemoryFilesystem, Journal, str]:
-    """A journal with one committed transaction, and the path of its file."""
-    filesystem = MemoryFilesystem()
-    journal = Journal(filesystem, "")
-    waiting = journal.commit(journal.write(TOKEN, FIRST, details, revisions), SECOND, FIRST)
-    return filesystem, journal, f"{waiting.path}/t"
-
-
-def segment_bytes(kind: Kind, bucket: int, entries: list[tuple[int, int, bytes]], first: Tid, last: Tid) -> bytes:
-    filesystem = MemoryFilesystem()
-    with filesystem.create("/s") as file:
-        writer = SegmentWriter(file, kind, bucket)
-        for entry in entries:
-            writer.add(*entry)
-        size = writer.finish(first, last)
-    content = filesystem.read("/s")
-    assert len(content) == size
-    return content
-
-
-def revision_segment() -> bytes:
-    older = replace(RECORD, tid=FIRST, previous=NO_TID, data=b"odd")
-    entries = [
-        (segments.low_of(revision.oid), number(revision.tid), records.encode(revision))
-        for revision in (older, RECORD, COPIED)
-    ]
-    return segment_bytes(Kind.REVISIONS, 1, entries, FIRST, SECOND)
-
-
-def details_segment() -> bytes:
-    before = replace(BY_ADA, tid=FIRST, previous=NO_TID)
-    entries = [(0, number(found.tid), encode_details(found)) for found in (before, BY_ADA)]
-    return segment_bytes(Kind.DETAILS, 0, entries, FIRST, SECOND)
-
-
-def damaged(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """The content with each single byte changed, in several ways."""
-    for at, mask in product(range(len(content)), MASKS):
-        changed = bytearray(content)
-        changed[at] ^= mask
-        yield at, bytes(changed)
-
-
-def put(filesystem: MemoryFilesystem, path: str, content: bytes) -> None:
-    if filesystem.exists(path):
-        filesystem.unlink(path)
-    with filesystem.create(path) as file:
-        file.write(content)
 
 
 # --- records -----------------------------------------------------------------------------------------
@@ -392,213 +332,3 @@ class TestSettings:
         content = "\n".join(("format_version = 1", 'identity = "i"', line)).encode()
         with pytest.raises(CorruptionError):
             decode_settings(content, "p")
-
-
-# --- names -------------------------------------------------------------------------------------------
-
-_HEX = "[0-9a-f]{16}"
-NEARLY = st.sampled_from(
-    [
-        *(f"working_{_HEX}_{_HEX}_done", f"working_{_HEX}_temp", f"spare_{_HEX}"),
-        *(f"(flushed|packed|oids|other)_{_HEX}", f"{_HEX}-{_HEX}\\.[0-9]{{1,3}}\\.seg"),
-        *(f"o{_HEX}\\.c", f"o{_HEX}\\.{_HEX}", f"o{_HEX}\\.d", f"t{_HEX}"),
-    ]
-).flatmap(st.from_regex)
-"""Names that contain one of ours, with other things around it or not."""
-NAMES = NEARLY | st.text(max_size=40)
-
-
-def name_of(meant: object) -> str:
-    """The name that has this meaning."""
-    match meant:
-        case layouts.DoneName(tid, previous):
-            return layouts.done_name(tid, previous)
-        case layouts.TempName(token):
-            return layouts.temp_name(token)
-        case layouts.SpareName(token):
-            return layouts.spare_name(token)
-        case layouts.CurrentName(oid):
-            return layouts.current_name(oid)
-        case layouts.RevisionName(oid, tid):
-            return layouts.revision_name(oid, tid)
-        case layouts.DataName(oid):
-            return layouts.data_name(oid)
-        case layouts.TransactionName(tid):
-            return layouts.transaction_name(tid)
-        case layouts.SegmentName():
-            return str(meant)
-        case (str() as kind, bytes() as value):
-            return layouts.mark_name(kind, value)
-    raise AssertionError(meant)
-
-
-PARSERS = {
-    layouts.parse_journal_name: [layouts.DoneName, layouts.TempName, layouts.SpareName],
-    layouts.parse_home_name: [
-        layouts.CurrentName,
-        layouts.RevisionName,
-        layouts.DataName,
-        layouts.TransactionName,
-    ],
-    layouts.parse_segment_name: [layouts.SegmentName],
-    layouts.parse_mark_name: [tuple],
-}
-BUILT = st.one_of(
-    st.builds(layouts.DoneName, TIDS, TIDS),
-    st.builds(layouts.TempName, IDENTITIES),
-    st.builds(layouts.SpareName, IDENTITIES),
-    st.builds(layouts.CurrentName, OIDS),
-    st.builds(layouts.RevisionName, OIDS, TIDS),
-    st.builds(layouts.DataName, OIDS),
-    st.builds(layouts.TransactionName, TIDS),
-    st.builds(layouts.SegmentName, TIDS, TIDS, st.integers(0, 10**9)).filter(lambda name: name.first <= name.last),
-    st.tuples(st.sampled_from(["flushed", "packed", "oids"]), IDENTITIES),
-)
-
-
-class TestNames:
-    @given(BUILT)
-    def test_every_name_that_is_built_is_parsed_by_its_parser_only(self, meant):
-        name = name_of(meant)
-        for parse, kinds in PARSERS.items():
-            assert parse(name) == (meant if type(meant) in kinds else None)
-            assert parse(name + layouts.TEMPORARY) is None
-
-    @given(NAMES)
-    def test_what_is_parsed_is_what_would_be_built(self, name):
-        """So a foreign name is never taken for one of ours: an editor's backup, a copy, another spelling."""
-        for parse in PARSERS:
-            meant = parse(name)
-            assert meant is None or name_of(meant) == name
-
-    @pytest.mark.parametrize(
-        "name",
-        [
-            *("", ".", "..", "t", "lost+found", ".nfs000000000000000100000001", "t0000000000000001~", "core"),
-            *("o0000000000000001", "o0000000000000001.", "o0000000000000001.C", "O0000000000000001.c"),
-            *("o000000000000000A.c", "o000000000000001.c", "o0000000000000001.d\n", "to0000000000000001.d"),
-            *("0000000000000001-0000000000000002.00.seg", "0000000000000001-0000000000000002.-1.seg"),
-            *("0000000000000002-0000000000000001.0.seg", "0000000000000001-0000000000000002.\u0663.seg"),
-            *("other_0000000000000001", "flushed_000000000000001", "working_0000000000000001_done"),
-        ],
-    )
-    def test_foreign_names_mean_nothing(self, name):
-        assert [parse(name) for parse in PARSERS] == [None] * len(PARSERS)
-
-    @given(OIDS, TIDS, OIDS, TIDS)
-    def test_each_file_of_a_home_has_a_place_of_its_own(self, oid, tid, other_oid, other_tid):
-        for layout in Format:
-            first, second = (
-                f"{layouts.object_directory(layout, found)}/{layouts.revision_name(found, at)}"
-                for found, at in ((oid, tid), (other_oid, other_tid))
-            )
-            assert (first == second) == ((oid, tid) == (other_oid, other_tid))
-            details = f"{layouts.transaction_directory(layout, tid)}/{layouts.transaction_name(tid)}"
-            assert details not in (first, second)
-
-    @given(TIDS, TIDS)
-    def test_directories_of_transactions_sort_as_tids_do(self, tid, other):
-        """Walking them newest first gives the transactions newest first."""
-        earlier, later = sorted((tid, other))
-        for layout in (Format.BUSHY, Format.CHUNKY, Format.LAWN, Format.FLAT):
-            paths = [
-                [*layouts.transaction_directory(layout, found).split("/"), layouts.transaction_name(found)]
-                for found in (earlier, later)
-            ]
-            assert paths == sorted(paths)
-
-    @pytest.mark.parametrize(
-        ("format", "objects", "details"),
-        [
-            (Format.SEGMENTED, "0102030405/06", "t"),
-            (Format.BUSHY, "o/01/02/03/04/05/06/07", "t/03/f0/00/01"),
-            (Format.CHUNKY, "o/010203040506", "t/03f00/001"),
-            (Format.LAWN, "o0102030405060708", ""),
-            (Format.FLAT, "", ""),
-        ],
-    )
-    def test_the_directories_of_each_format(self, format, objects, details):
-        assert layouts.object_directory(format, Oid(bytes(range(1, 9)))) == objects
-        assert layouts.transaction_directory(format, SECOND) == details
-
-    @given(st.lists(st.builds(layouts.SegmentName, TIDS, TIDS, st.integers(0, 3)), min_size=3, max_size=3))
-    def test_replacing_is_an_order(self, names):
-        """So there is always one that nothing replaces, and a chain of merges leaves no one behind."""
-        a, b, c = names
-        assert not a.replaces(a)
-        assert not (a.replaces(b) and b.replaces(a))
-        assert not (a.replaces(b) and b.replaces(c)) or a.replaces(c)
-
-
-# --- golden files ------------------------------------------------------------------------------------
-
-
-def golden_journal() -> bytes:
-    filesystem, _, path = journal_file([RECORD, COPIED], BY_ADA.details)
-    content = filesystem.read(path)
-    return content[: transactions.decode_header(content).end]
-
-
-def golden_current() -> bytes:
-    filesystem = MemoryFilesystem()
-    FullHome(filesystem, "", Format.FLAT).apply([(BY_ADA, [RECORD])])
-    return filesystem.read(f"/{layouts.current_name(RECORD.oid)}")
-
-
-GOLDEN_FILES = {
-    "record.bin": lambda: records.encode(RECORD),
-    "record-deleted.bin": lambda: records.encode(DELETED),
-    "record-copied.bin": lambda: records.encode(COPIED),
-    "details.bin": lambda: encode_details(BY_ADA),
-    "journal.bin": golden_journal,
-    "current.bin": golden_current,
-    "segment-revisions.bin": revision_segment,
-    "segment-details.bin": details_segment,
-    "settings.toml": SETTINGS.encode,
-}
-
-
-class TestGolden:
-    @pytest.mark.parametrize("name", GOLDEN_FILES)
-    def test_what_is_written_holds_still(self, name):
-        assert GOLDEN_FILES[name]().hex(" ", 8) == (GOLDEN / name).read_bytes().hex(" ", 8)
-
-    def test_every_golden_file_is_used(self):
-        assert {path.name for path in GOLDEN.iterdir()} == set(GOLDEN_FILES)
-
-    @pytest.mark.parametrize(
-        ("name", "revision"),
-        [("record.bin", RECORD), ("record-deleted.bin", DELETED), ("record-copied.bin", COPIED)],
-    )
-    def test_records(self, name, revision):
-        assert records.decode((GOLDEN / name).read_bytes()) == revision
-
-    def test_details(self):
-        assert decode_details((GOLDEN / "details.bin").read_bytes()) == BY_ADA
-
-    def test_a_journal_file(self):
-        filesystem = MemoryFilesystem()
-        journal = Journal(filesystem, "")
-        name = layouts.DoneName(SECOND, FIRST)
-        filesystem.make_directory(f"/{name_of(name)}")
-        put(filesystem, f"/{name_of(name)}/t", (GOLDEN / "journal.bin").read_bytes())
-        waiting = journal.adopt(name)
-        assert waiting.transaction == BY_ADA
-        assert journal.revisions(waiting) == [RECORD, COPIED]
-
-    def test_a_current_serial(self):
-        assert (GOLDEN / "current.bin").read_bytes() == SECOND
-
-    def test_a_segment_of_revisions(self):
-        segment = Segment("p", memoryview((GOLDEN / "segment-revisions.bin").read_bytes()))
-        low = segments.low_of(RECORD.oid)
-        assert records.decode(segment.buffer, segment.offset(segment.find(low, 2**63)), "p") == RECORD
-        assert segment.tid(segment.find(low, number(SECOND) - 1)) == FIRST
-        assert records.decode(segment.buffer, segment.offset(2), "p") == COPIED
-
-    def test_a_segment_of_details(self):
-        segment = Segment("p", memoryview((GOLDEN / "segment-details.bin").read_bytes()))
-        assert decode_details(bytes(segment.entry(segment.find_tid(number(SECOND))))) == BY_ADA
-
-    def test_settings(self):
-        assert decode_settings((GOLDEN / "settings.toml").read_bytes(), "p") == SETTINGS

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from pasts import COMBINATIONS, LATEST, PLACE, Bench, agree_in_contents, put, some_past
 
 from objstore.contracts import Format, History, Removal
-from objstore.engine.homes import make_home
 from objstore.errors import CorruptionError
-from objstore.formats.layouts import data_name, object_directory
 from objstore.ids import MAX_TID, NO_TID, number, oid_from, tid_from
 from objstore.machine.memory import MemoryFilesystem
 from objstore.machine.posix import PosixFilesystem
-from objstore.revisions import Details, Revision, Transaction
 
 CLASSIC = [layout for layout in Format if layout is not Format.SEGMENTED]
 EDGES = (0, 1, 255, 256, 65535, 65536, 65537, 2**24 - 1, 2**24, 2**32, 2**63 - 1, 2**63, 2**64 - 1)
@@ -423,80 +422,28 @@ def test_a_damaged_revision_does_not_keep_a_newer_one_from_replacing_it():
 
 # --- names -------------------------------------------------------------------------------------------
 
-TID = "03f0000000000001"
+PAGE = Path(__file__).parent.parent / "docs" / "format" / "home.md"
 
 
-@pytest.mark.parametrize(
-    ("history", "format", "names"),
-    [
-        ("full", "segmented", {f"0000000000/01/{TID}-{TID}.0.seg", f"t/{TID}-{TID}.0.seg"}),
-        ("minimal", "segmented", {f"0000000000/01/{TID}-{TID}.0.seg"}),
-        (
-            "full",
-            "bushy",
-            {
-                "o/00/00/00/00/00/01/02/o0000000000010203.c",
-                f"o/00/00/00/00/00/01/02/o0000000000010203.{TID}",
-                f"t/03/f0/00/00/t{TID}",
-            },
-        ),
-        ("minimal", "bushy", {"o/00/00/00/00/00/01/02/o0000000000010203.d"}),
-        (
-            "full",
-            "chunky",
-            {
-                "o/000000000001/o0000000000010203.c",
-                f"o/000000000001/o0000000000010203.{TID}",
-                f"t/03f00/000/t{TID}",
-            },
-        ),
-        ("minimal", "chunky", {"o/000000000001/o0000000000010203.d"}),
-        (
-            "full",
-            "lawn",
-            {
-                "o0000000000010203/o0000000000010203.c",
-                f"o0000000000010203/o0000000000010203.{TID}",
-                f"t{TID}",
-            },
-        ),
-        ("minimal", "lawn", {"o0000000000010203/o0000000000010203.d"}),
-        ("full", "flat", {"o0000000000010203.c", f"o0000000000010203.{TID}", f"t{TID}"}),
-        ("minimal", "flat", {"o0000000000010203.d"}),
-    ],
-)
-def test_the_files_of_each_home(history, format, names):
-    bench = Bench(MemoryFilesystem(), History(history), Format(format))
+def files_in_the_page():
+    """What the page shows of each home: history mode, format, and the names of the files."""
+    block = re.search(r"in a home that holds nothing else:\n\n```text\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    shown = {}
+    for line in block[1].splitlines():
+        *kind, name = line.split() or [None]
+        if name is None:
+            continue
+        if kind:
+            last = shown[tuple(kind)] = set()
+        last.add(name)
+    return shown
+
+
+@pytest.mark.parametrize(("history", "format"), COMBINATIONS)
+def test_the_files_of_each_home_are_those_that_its_page_shows(history, format):
+    bench = Bench(MemoryFilesystem(), history, format)
     bench.past.write({0x10203: b"x"})
     bench.apply()
-    assert bench.files() == names
-
-
-@pytest.mark.parametrize("layout", CLASSIC)
-def test_a_current_serial_never_goes_back(layout):
-    """An older batch is applied again after a newer one."""
-    filesystem = MemoryFilesystem()
-    filesystem.make_directory("/A")
-    home = make_home(filesystem, "/A", History.FULL, layout, NO_TID)
-    for at in (5, 9, 5):
-        oid, tid = oid_from(1), tid_from(at)
-        revision = Revision(oid, tid, NO_TID, b"data", b"")
-        home.apply([(Transaction(tid, NO_TID, Details(), (oid,)), [revision])])
-    assert home.current(oid_from(1)) == tid_from(9)
-
-
-@pytest.mark.parametrize("layout", CLASSIC)
-def test_bytes_behind_a_record_are_damage(layout):
-    filesystem = MemoryFilesystem()
-    filesystem.make_directory("/A")
-    home = make_home(filesystem, "/A", History.MINIMAL, layout, NO_TID)
-    oid, tid = oid_from(1), tid_from(5)
-    home.apply([(Transaction(tid, NO_TID, Details(), (oid,)), [Revision(oid, tid, NO_TID, b"data", b"")])])
-    path = f"/A/{object_directory(layout, oid)}/{data_name(oid)}".replace("//", "/")
-    content = filesystem.read(path)
-    filesystem.unlink(path)
-    with filesystem.create(path) as file:
-        file.write(content + b"more")
-    with pytest.raises(CorruptionError, match="behind"):
-        home.load(oid, tid)
-    assert [finding.kind for finding in home.findings()] == ["checksum"]
+    assert bench.past.last.hex() == "03f0000000000001"
+    assert bench.files() == files_in_the_page()[history, format]
+    assert len(files_in_the_page()) == len(COMBINATIONS)
