@@ -1,107 +1,23 @@
-"""The flusher at work in its thread: when it flushes, who waits for it, what becomes of its errors."""
+"""The flusher at work in its thread: when it flushes, who waits for it, how it ends."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import threading
-import time
-from itertools import product
 
 import pytest
-from stores import commit, contents, open_on, record, refuse, value_of
+from flushing import COMBINATIONS, NEVER, PATIENCE, Opener, Troubled, flushers, is_flushed, until
+from stores import commit, contents, open_on, value_of
 
 from objstore.contracts import Format, History
-from objstore.errors import ClosedError, CorruptionError, SnapshotTooOldError, StorageError, StorageFullError
+from objstore.errors import ClosedError, SnapshotTooOldError, StorageError
 from objstore.ids import NO_TID, ROOT, oid_from
-from objstore.machine.memory import MemoryFilesystem
-from objstore.revisions import Details
-
-NEVER = {"flush_transactions": 10**9, "flush_bytes": 10**12, "flush_age": 3600.0}
-"""Options of a flusher that does nothing of its own accord."""
-PATIENCE = 60.0
-COMBINATIONS = list(product(History, (Format.SEGMENTED, Format.CHUNKY)))
-
-
-class Troubled(MemoryFilesystem):
-    """A filesystem whose creations below the home wait at a gate, and fail, as a test asks for."""
-
-    def __init__(self):
-        super().__init__()
-        self.gate = threading.Event()
-        self.gate.set()
-        self.entered = threading.Event()
-        self.error = None
-        self.where = "/A/"
-        self.failures = 0
-
-    def create(self, path):
-        self._pass(path)
-        return super().create(path)
-
-    def rename(self, old, new):
-        if "/A/" not in new:
-            self._pass(new)
-        super().rename(old, new)
-
-    def _pass(self, path):
-        if self.where not in path:
-            return
-        self.entered.set()
-        assert self.gate.wait(PATIENCE)
-        if self.error is not None:
-            self.failures += 1
-            raise self.error
-
-    def hold(self):
-        """Let the flusher wait from here on, until `gate.set()`."""
-        self.entered.clear()
-        self.gate.clear()
-
-    def fail(self, number=errno.EIO):
-        self.error = OSError(number, os.strerror(number))
-
-    def heal(self):
-        self.error = None
-
-
-def until(condition):
-    """Return once the condition holds."""
-    deadline = time.monotonic() + PATIENCE
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        pause.wait(0.001)
 
 
 @pytest.fixture
 def filesystem():
     return Troubled()
-
-
-class Opener:
-    """Opens stores with the flusher in its thread, and closes at the end those that are still open."""
-
-    def __init__(self, filesystem, history, layout):
-        self._filesystem = filesystem
-        self._kind = history, layout
-        self._stores = []
-
-    def __call__(self, **options):
-        store = open_on(self._filesystem, *self._kind, **{"background": True, **NEVER, **options})
-        self._stores.append(store)
-        return store
-
-    def abandon(self, store):
-        """Let the store's process end without closing it."""
-        store._flusher.stop()
-        store._lock.close()
-        self._stores.remove(store)
-
-    def close(self):
-        for store in self._stores:
-            store.close()
 
 
 @pytest.fixture(params=COMBINATIONS, ids="-".join)
@@ -111,14 +27,6 @@ def opened(request, filesystem):
     filesystem.heal()
     filesystem.gate.set()
     opener.close()
-
-
-def is_flushed(store):
-    return store.flushed == store.last_tid() and store.statistics()["journal_transactions"] == 0
-
-
-def flushers():
-    return [thread for thread in threading.enumerate() if thread.name == "objstore-flusher"]
 
 
 class TestWhen:
@@ -295,92 +203,6 @@ class TestRoom:
         assert contents(store, range(3)) == {0: 3, 1: "kept", 2: "new"}
 
 
-class TestErrors:
-    def test_an_error_is_raised_to_the_next_caller_and_flushing_goes_on(self, opened, filesystem):
-        store = opened(flush_age=0.001)
-        filesystem.fail()
-        commit(store, {0: "kept"})
-        until(lambda: filesystem.failures > 0 and store._flusher._error is not None)
-        filesystem.heal()
-        with pytest.raises(StorageError, match="Input/output error"):
-            commit(store, {0: "not stored"})
-        commit(store, {1: "stored"})
-        until(lambda: is_flushed(store))
-        assert contents(store, range(2)) == {0: "kept", 1: "stored"}
-        assert store.statistics()["flush_failures"] >= 1
-
-    def test_a_full_disk_says_so(self, opened, filesystem):
-        store = opened(flush_age=0.001)
-        filesystem.fail(errno.ENOSPC)
-        commit(store, {0: "kept"})
-        until(lambda: store._flusher._error is not None)
-        with pytest.raises(StorageFullError, match="make room"):
-            store.begin(Details(), store.view(), refuse)
-        filesystem.heal()
-        until(lambda: is_flushed(store))
-        assert contents(store, [0]) == {0: "kept"}
-
-    def test_what_is_wrong_with_the_flusher_itself_is_told(self, opened, filesystem):
-        """An error that is none of the disk must not end the thread unheard."""
-        store = opened(flush_age=0.001)
-        filesystem.error = ZeroDivisionError("a mistake")
-        commit(store, {0: "kept"})
-        until(lambda: store._flusher._error is not None)
-        filesystem.heal()
-        with pytest.raises(StorageError, match="ZeroDivisionError"):
-            commit(store, {0: "x"})
-        until(lambda: is_flushed(store))
-        assert contents(store, [0]) == {0: "kept"}
-
-    def test_who_calls_flush_hears_of_it_at_once(self, opened, filesystem):
-        store = opened()
-        commit(store, {0: "kept"})
-        filesystem.fail()
-        with pytest.raises(StorageError):
-            store.flush()
-        filesystem.heal()
-        store.flush()
-        assert is_flushed(store)
-        assert contents(store, [0]) == {0: "kept"}
-
-    @pytest.mark.parametrize("where", ["/A/", "/marks/flushed", "/journal/spare"])
-    def test_a_failure_at_any_step_loses_nothing(self, opened, filesystem, where):
-        """The home, the mark, the journal's directories: each is written anew, or not needed."""
-        store = opened(flush_transactions=2)
-        for at in range(6):
-            filesystem.where = where
-            filesystem.fail()
-            commit(store, {0: at, 10 + at: "once"})
-            with contextlib.nullcontext() if where == "/journal/spare" else pytest.raises(StorageError):
-                store.flush()
-            assert contents(store, [0, 10 + at]) == {0: at, 10 + at: "once"}
-            filesystem.heal()
-        store.flush()
-        assert is_flushed(store)
-        store.close()
-        again = opened()
-        assert contents(again, range(20)) == {0: 5} | dict.fromkeys(range(10, 16), "once")
-        names = [entry.name for entry in filesystem.entries(again.directory.journal)]
-        assert not any(name.endswith("_done") for name in names)
-
-    def test_a_damaged_transaction_stops_flushing_and_nothing_else(self, opened, filesystem):
-        store = opened()
-        commit(store, {0: "before"})
-        commit(store, {0: "damaged", 1: "damaged"})
-        commit(store, {0: "after"})
-        damaged = store._lookup.index.transactions()[1]
-        with filesystem.open_existing(f"{damaged.path}/t") as file:
-            file.write_at(damaged.size - 10, b"??????")
-        with pytest.raises(CorruptionError) as caught:
-            store.flush()
-        assert damaged.path in caught.value.path
-        assert contents(store, [0]) == {0: "after"}
-        commit(store, {2: "on"})
-        assert store.last_tid() > store.flushed
-        with pytest.raises(CorruptionError):
-            store.close()
-
-
 class TestMinimal:
     @pytest.mark.parametrize("layout", list(Format))
     def test_what_a_batch_supersedes_never_reaches_the_home(self, filesystem, layout):
@@ -489,92 +311,3 @@ class TestTheEnd:
         for thread in (closer, writer):
             thread.join(PATIENCE)
             assert not thread.is_alive()
-
-
-class TestManyThreads:
-    def test_nothing_is_lost_whoever_commits_and_flushes(self, opened):
-        store = opened(flush_age=0.001, flush_transactions=7, journal_limit=30_000)
-        errors = []
-
-        def write(own):
-            try:
-                for at in range(40):
-                    commit(store, {own: at, 1000 * own + at: "x" * 300})
-                    if at % 10 == 9:
-                        store.flush()
-            except BaseException as error:  # noqa: BLE001 - raised below
-                errors.append(error)
-
-        threads = [threading.Thread(target=write, args=(own,)) for own in range(1, 6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(PATIENCE)
-        assert errors == []
-        expected = dict.fromkeys(range(1, 6), 39)
-        expected |= {1000 * own + at: "x" * 300 for own in range(1, 6) for at in range(40)}
-        assert contents(store, expected) == expected
-        counted = store.statistics()["flushed_transactions"] + store.statistics()["journal_transactions"]
-        assert counted == 200
-        store.close()
-        again = opened()
-        assert contents(again, expected) == expected
-        assert list(again.home.findings()) == []
-
-    def test_readers_see_their_snapshot_while_batches_move(self, opened):
-        store = opened(flush_age=0.001, flush_transactions=2)
-        commit(store, {0: 0, 1: 0})
-        ended = threading.Event()
-        errors = []
-        rounds = []
-
-        def read():
-            view = store.view()
-            try:
-                while not ended.is_set() or len(rounds) < 20:
-                    view.advance()
-                    assert value_of(view.load(ROOT)[0]) == value_of(view.load(oid_from(1))[0])
-                    rounds.append(1)
-            except BaseException as error:  # noqa: BLE001 - raised below
-                errors.append(error)
-            view.close()
-
-        threads = [threading.Thread(target=read) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        for at in range(120):
-            commit(store, {0: at, 1: at})
-        ended.set()
-        for thread in threads:
-            thread.join(PATIENCE)
-        assert errors == []
-        store.flush()
-        assert is_flushed(store)
-
-
-def test_an_error_that_nobody_heard_of_is_no_reason_to_fail_later(filesystem):
-    """It was kept for the next caller; when the store is closed, what counts is whether closing works."""
-    store = open_on(filesystem, background=True, **{**NEVER, "flush_age": 0.001})
-    filesystem.fail()
-    commit(store, {0: "x"})
-    until(lambda: store._flusher._error is not None)
-    filesystem.heal()
-    store.close()
-    again = open_on(filesystem)
-    assert again.flushed == again.last_tid()
-    assert contents(again, [0]) == {0: "x"}
-    again.close()
-
-
-def test_a_transaction_begun_before_an_error_commits(filesystem):
-    store = open_on(filesystem, background=True, **{**NEVER, "flush_age": 0.001})
-    pending = store.begin(Details(), store.view(), refuse)
-    pending.store(ROOT, NO_TID, *record("x"))
-    filesystem.fail()
-    commit(store, {1: "y"})
-    until(lambda: store._flusher._error is not None)
-    pending.vote()
-    pending.finish()
-    filesystem.heal()
-    store.close()
-    assert contents(open_on(filesystem), range(2)) == {0: "x", 1: "y"}
