@@ -81,6 +81,9 @@ def test_a_total_never_changes_while_all_of_it_goes_on(db):
     transfers, looks, packs = count(), count(), count()
 
     def transfer() -> None:
+        if next_value(transfers) > 150:  # else the journal of a slow format grows ahead of the packs
+            crew.stopping.wait(0.01)
+            return
         rng = random.Random(next(transfers))
 
         def move(connection) -> None:
