@@ -7,10 +7,10 @@ import contextlib
 from random import Random
 
 import pytest
-from pasts import COMBINATIONS, Bench, agree, agree_in_contents, home_on
+from pasts import COMBINATIONS, Bench, agree, agree_in_contents, home_on, paths_below
 from simulated import Crash, SimulatedFilesystem
 
-from objstore.contracts import History, Removal
+from objstore.contracts import Format, History, Removal
 from objstore.ids import MAX_TID, NO_TID, oid_from
 from objstore.machine.memory import MemoryFilesystem
 
@@ -137,6 +137,32 @@ def test_a_removal_that_is_cut_short_has_removed_less_and_is_repeated(bench, cra
             agree(home, bench.past)
         home.remove(removals)
         agree(home, bench.past)
+
+
+def test_the_pack_after_an_interrupted_one_leaves_no_file_behind(bench, crashed):
+    """RelStorage#505, zodb-pgjsonb#108: it removes what it finds by looking objects up, as the first one did."""
+    for at in range(4):
+        bench.past.write({1: b"again %d" % at, 3: b"%d" % at})
+        bench.apply()
+    doomed = {oid: {found.tid for found in bench.past.revisions[oid][:-1]} for oid in (oid_from(1), oid_from(3))}
+    since = bench.filesystem.operations
+
+    def pack(home):
+        removals = [Removal(oid, (), whole=True) for oid in home.oids() if oid == oid_from(2)]
+        if bench.history is History.FULL:
+            for oid, tids in doomed.items():
+                found = tuple(summary.tid for summary in home.summaries(oid) if summary.tid in tids)
+                removals += [Removal(oid, found, whole=False)] if found else []
+        home.remove(removals)
+        return removals
+
+    bench.past.forget(pack(bench.home))
+    for _, left in crashed(since):
+        home = opened(bench, left, bench.flushed)
+        pack(home)
+        agree(home, bench.past)
+        if bench.format is not Format.SEGMENTED:
+            assert paths_below(left) == bench.files()
 
 
 def test_what_was_removed_stays_removed(bench, crashed):

@@ -2,8 +2,12 @@
 
 `o<oid>.<tid>` holds a revision, `o<oid>.c` the current serial, `t<tid>` a transaction's details. A batch is
 applied in this order: 1. the revisions and the details are written; 2. their directories are synced; 3. the
-`.c` files are replaced; 4. the directories are synced. So where a `.c` is durable, what it names is too. A
-removal goes the other way: 1. the `.c` files of objects that go as a whole; 2. sync; 3. revisions; 4. sync.
+`.c` files are replaced; 4. the directories are synced. So where a `.c` is durable, what it names is too.
+
+A removal goes the other way: 1. the `.c` files of objects that go as a whole; 2. sync; 3. revisions, but for the
+newest of each object that stays; 4. sync; 5. these; 6. sync. An object's revisions are found by following them
+from the newest on. So while any is left of those that were to go, the newest of them is, and is named by the
+next pack, which takes along what stands before it and is no longer led to.
 """
 
 from __future__ import annotations
@@ -175,27 +179,43 @@ class FullHome:
     def remove(self, removals: Sequence[Removal]) -> int:
         changes = Batch(self._filesystem, self._path)
         freed = 0
-        whole = [removal.oid for removal in removals if removal.whole]
-        for oid in whole:
-            freed += changes.unlink(self._directory(oid), current_name(oid))
+        for removal in removals:
+            if removal.whole:
+                freed += changes.unlink(self._directory(removal.oid), current_name(removal.oid))
         changes.finish()
-        for oid, tids in self._revisions_to_remove(removals):
+        newest: list[tuple[Oid, Tid]] = []
+        for oid, tids, whole in self._revisions_to_remove(removals):
+            if tids and not whole:
+                newest.append((oid, tids.pop()))
             for tid in tids:
                 freed += changes.unlink(self._directory(oid), revision_name(oid, tid))
         changes.finish()
+        for oid, tid in newest:
+            freed += changes.unlink(self._directory(oid), revision_name(oid, tid))
+        changes.finish()
         return freed
 
-    def _revisions_to_remove(self, removals: Sequence[Removal]) -> Iterator[tuple[Oid, Sequence[Tid]]]:
-        """The revisions that go, object by object; of whole objects those that the directory has."""
-        listed: dict[str, dict[Oid, list[Tid]]] = {}
+    def _revisions_to_remove(self, removals: Sequence[Removal]) -> Iterator[tuple[Oid, list[Tid], bool]]:
+        """The revisions that go, object by object, oldest first, and whether the object goes as a whole."""
+        at, listed = None, {}
         for removal in removals:
-            if not removal.whole:
-                yield removal.oid, removal.tids
-                continue
             directory = self._directory(removal.oid)
-            if directory not in listed:
-                listed = {directory: self._listed(directory)}
-            yield removal.oid, listed[directory].get(removal.oid, [])
+            if directory != at:
+                at, listed = directory, self._listed(directory)
+            there = listed.get(removal.oid, [])
+            tids = there if removal.whole else self._lost_before(removal, there) | set(removal.tids)
+            yield removal.oid, sorted(tids), removal.whole
+
+    def _lost_before(self, removal: Removal, there: Sequence[Tid]) -> set[Tid]:
+        """What an interrupted removal left behind the oldest revision that goes: nothing leads to it."""
+        oldest = min(removal.tids, default=NO_TID)
+        older = {tid for tid in there if tid < oldest}
+        if older:
+            path = f"{self._directory(removal.oid)}/{revision_name(removal.oid, oldest)}"
+            summary = self._files.summary(path, removal.oid, oldest)
+            if summary is None or summary.previous in older:
+                return set()
+        return older
 
     def _listed(self, directory: str) -> dict[Oid, list[Tid]]:
         found: dict[Oid, list[Tid]] = {}
