@@ -12,6 +12,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 
 from BTrees.Length import Length
 from BTrees.OOBTree import OOBTree, OOTreeSet
@@ -19,6 +20,7 @@ from persistent import Persistent
 from persistent.list import PersistentList
 
 SKIPPED = {"test", "tests", "idlelib", "lib2to3", "site-packages", "__pycache__"}
+_parsing = Lock()  # CPython 3.11 counts the depth of syntax trees for all threads together, and gets it wrong
 
 
 # --- the persistent graph ----------------------------------------------------------------------------
@@ -121,7 +123,9 @@ def source_files(limit: int | None = None) -> list[tuple[str, Path]]:
 
 def parse(name: str, path: Path) -> Source:
     text = path.read_text(encoding="utf-8", errors="replace")
-    return Source(name, ast.parse(text), text.count("\n"), path.name == "__init__.py")
+    with _parsing:
+        tree = ast.parse(text)
+    return Source(name, tree, text.count("\n"), path.name == "__init__.py")
 
 
 def imported(source: Source, known: Container[str]) -> list[str]:
