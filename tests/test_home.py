@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -361,6 +363,33 @@ class TestDamage:
         found = list(bench.home.findings())
         assert {finding.kind for finding in found} <= {"foreign", "unreadable"}
         assert found != [] or bench.format is Format.FLAT
+
+
+class Locked(MemoryFilesystem):
+    """A filesystem that does not let one directory be listed."""
+
+    locked = ""
+
+    def entries(self, path):
+        if path == self.locked:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return super().entries(path)
+
+
+@pytest.mark.parametrize(("history", "format"), COMBINATIONS)
+def test_a_directory_that_cannot_be_read_is_reported_and_the_others_are_read(history, format):
+    bench = Bench(Locked(), history, format)
+    bench.past.write({1: b"one", 2**40: b"far"})
+    bench.apply()
+    places = {f"{PLACE}/{name}".rpartition("/")[0] for name in bench.files()}
+    for place in places | {PLACE}:
+        bench.filesystem.locked = place
+        assert [(found.kind, found.path) for found in bench.home.findings()] == [("unreadable", place)]
+    nested = sorted(places - {PLACE})
+    if bench.format is not Format.FLAT:
+        put(bench.filesystem, f"{nested[-1]}/junk", b"x")
+        bench.filesystem.locked = nested[0]
+        assert {found.path for found in bench.home.findings()} == {nested[0], f"{nested[-1]}/junk"}
 
 
 class TestPointers:

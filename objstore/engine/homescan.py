@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from objstore.contracts import Finding, Home
-from objstore.engine.homefiles import RevisionFiles, files
+from objstore.contracts import Filesystem, Finding, Home
+from objstore.engine.homefiles import RevisionFiles
 from objstore.errors import CorruptionError
 from objstore.formats.layouts import (
     TEMPORARY,
@@ -65,7 +65,11 @@ def find_minimal_damage(held: RevisionFiles) -> Iterator[Finding]:
 
 
 def _scan(held: RevisionFiles, read: Reader) -> Iterator[Finding]:
-    for directory, name in files(held.filesystem, held.path):
+    for found in _files(held.filesystem, held.path):
+        if isinstance(found, Finding):
+            yield found
+            continue
+        directory, name = found
         path = f"{directory}/{name}"
         if name.endswith(TEMPORARY) and parse_home_name(name.removesuffix(TEMPORARY)) is not None:
             yield Finding("leftover", path, "an interrupted flush left this; it may be removed")
@@ -85,6 +89,20 @@ def _scan(held: RevisionFiles, read: Reader) -> Iterator[Finding]:
             yield Finding(kind, error.path, error.reason, error.oid, error.tid)
         except OSError as error:
             yield Finding("unreadable", path, error.strerror or str(error))
+
+
+def _files(filesystem: Filesystem, path: str) -> Iterator[tuple[str, str] | Finding]:
+    """The directory and the name of every file below `path`; a finding where a directory cannot be read."""
+    try:
+        entries = sorted(filesystem.entries(path), key=lambda entry: entry.name)
+    except OSError as error:
+        yield Finding("unreadable", path, error.strerror or str(error))
+        return
+    for entry in entries:
+        if entry.is_directory:
+            yield from _files(filesystem, f"{path}/{entry.name}")
+        else:
+            yield path, entry.name
 
 
 def _place(held: RevisionFiles, name: HomeName) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 from objstore.contracts import Filesystem, Finding
 from objstore.engine.segmentdir import SegmentDirectory
@@ -13,7 +13,6 @@ from objstore.formats.layouts import (
     DETAILS_DIRECTORY,
     TEMPORARY,
     SegmentName,
-    bucket_directory,
     parse_segment_name,
 )
 from objstore.formats.segments import Kind, Segment, oid_in
@@ -41,21 +40,33 @@ Survey = Callable[[SegmentDirectory], tuple[list[SegmentName], list[str]]]
 
 def find_damage(filesystem: Filesystem, path: str, survey: Survey) -> Iterator[Finding]:
     """What is wrong: foreign and left-over files, and segments that are not what was written."""
-    yield from _foreign(filesystem, path, lambda name: name == DETAILS_DIRECTORY or bool(_UPPER.fullmatch(name)))
-    for upper in _directories(filesystem, path, _UPPER):
-        yield from _foreign(filesystem, f"{path}/{upper}", lambda name: bool(_LOWER.fullmatch(name)))
+    uppers = yield from _listed(filesystem, path, _UPPER, DETAILS_DIRECTORY)
     details = SegmentDirectory(filesystem, f"{path}/{DETAILS_DIRECTORY}", Kind.DETAILS, 0)
     yield from _directory_findings(filesystem, details, survey)
-    for bucket in listed_buckets(filesystem, path):
-        place = f"{path}/{bucket_directory(bucket)}"
-        directory = SegmentDirectory(filesystem, place, Kind.REVISIONS, bucket)
-        yield from _directory_findings(filesystem, directory, survey)
+    for upper in uppers:
+        lowers = yield from _listed(filesystem, f"{path}/{upper}", _LOWER)
+        for lower in lowers:
+            place = f"{path}/{upper}/{lower}"
+            directory = SegmentDirectory(filesystem, place, Kind.REVISIONS, int(upper + lower, 16))
+            yield from _directory_findings(filesystem, directory, survey)
 
 
-def _foreign(filesystem: Filesystem, path: str, is_ours: Callable[[str], bool]) -> Iterator[Finding]:
-    for entry in filesystem.entries(path):
-        if not (entry.is_directory and is_ours(entry.name)):
+def _listed(
+    filesystem: Filesystem, path: str, form: re.Pattern[str], other: str = ""
+) -> Generator[Finding, None, list[str]]:
+    """The directories of a form, in order; a finding for all else but the `other` one."""
+    try:
+        entries = sorted(filesystem.entries(path), key=lambda entry: entry.name)
+    except OSError as error:
+        yield Finding("unreadable", path, error.strerror or str(error))
+        return []
+    names = []
+    for entry in entries:
+        if entry.is_directory and form.fullmatch(entry.name):
+            names.append(entry.name)
+        elif not entry.is_directory or entry.name != other:
             yield Finding("foreign", f"{path}/{entry.name}", "this is no file of the store")
+    return names
 
 
 def _directory_findings(filesystem: Filesystem, directory: SegmentDirectory, survey: Survey) -> Iterator[Finding]:
