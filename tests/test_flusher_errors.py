@@ -10,6 +10,7 @@ import pytest
 from flushing import COMBINATIONS, NEVER, PATIENCE, Opener, Troubled, is_flushed, until
 from stores import commit, contents, open_on, record, refuse, value_of
 
+from objstore.contracts import Format, History
 from objstore.errors import CorruptionError, StorageError, StorageFullError
 from objstore.ids import NO_TID, ROOT, oid_from
 from objstore.revisions import Details
@@ -202,3 +203,28 @@ def test_a_transaction_begun_before_an_error_commits(filesystem):
     filesystem.heal()
     store.close()
     assert contents(open_on(filesystem), range(2)) == {0: "x", 1: "y"}
+
+
+@pytest.mark.parametrize("history", list(History))
+def test_a_merge_that_fails_is_told_and_loses_nothing(filesystem, history):
+    """The batch was flushed nevertheless, and the next one merges."""
+    store = open_on(filesystem, history, Format.SEGMENTED)
+    filesystem.where = ".1.seg"
+    filesystem.fail(errno.ENOSPC)
+    for at in range(3):
+        commit(store, {0: at, 10 + at: "once"})
+        store.flush()
+    commit(store, {0: 3})
+    with pytest.raises(StorageFullError):
+        store.flush()
+    assert is_flushed(store)
+    assert contents(store, range(13)) == {0: 3} | dict.fromkeys(range(10, 13), "once")
+    filesystem.heal()
+    commit(store, {0: 4})
+    store.flush()
+    assert store.home.counters.merges > 0
+    store.close()
+    again = open_on(filesystem, history, Format.SEGMENTED)
+    assert contents(again, range(13)) == {0: 4} | dict.fromkeys(range(10, 13), "once")
+    assert list(again.home.findings()) == []
+    again.close()
