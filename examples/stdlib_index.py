@@ -9,10 +9,10 @@ from __future__ import annotations
 import ast
 import sysconfig
 from collections.abc import Container
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from threading import Lock
 
 from BTrees.Length import Length
 from BTrees.OOBTree import OOBTree, OOTreeSet
@@ -20,7 +20,6 @@ from persistent import Persistent
 from persistent.list import PersistentList
 
 SKIPPED = {"test", "tests", "idlelib", "lib2to3", "site-packages", "__pycache__"}
-_parsing = Lock()  # CPython 3.11 counts the depth of syntax trees for all threads together, and gets it wrong
 
 
 # --- the persistent graph ----------------------------------------------------------------------------
@@ -123,9 +122,15 @@ def source_files(limit: int | None = None) -> list[tuple[str, Path]]:
 
 def parse(name: str, path: Path) -> Source:
     text = path.read_text(encoding="utf-8", errors="replace")
-    with _parsing:
-        tree = ast.parse(text)
-    return Source(name, tree, text.count("\n"), path.name == "__init__.py")
+    return Source(name, _syntax_tree(text), text.count("\n"), path.name == "__init__.py")
+
+
+def _syntax_tree(text: str) -> ast.Module:
+    for _ in range(10):
+        # CPython 3.11 counts the depth of syntax trees wrongly at times, when threads make them (gh-106905).
+        with suppress(SystemError):
+            return ast.parse(text)
+    return ast.parse(text)
 
 
 def imported(source: Source, known: Container[str]) -> list[str]:

@@ -165,6 +165,8 @@ from objstore.cli import stores
 from objstore.cli.main import main
 from objstore.machine.posix import PosixFilesystem
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+
 class Interrupting(PosixFilesystem):
     # Ctrl-C arrives while this operation is asked for, whoever asks.
     left = int(sys.argv[1])
