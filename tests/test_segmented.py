@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pasts import PLACE, Bench, agree, home_on, paths_below, put, some_past
 from simulated import SimulatedFilesystem
+from stores import commit, open_on
 
 from objstore.contracts import Format, History, Removal
 from objstore.engine import buckets
 from objstore.engine.merging import FAN, SMALLEST_TIER, due, merged, tier
+from objstore.errors import NotAStoreError
 from objstore.formats.segments import Kind, Segment, SegmentWriter
 from objstore.ids import MAX_TID, NO_TID, oid_from, tid_from
 from objstore.machine.memory import MemoryFilesystem
@@ -390,3 +392,15 @@ def test_two_processes_one_after_the_other_at_random(data):
         bench.apply()
     agree(home_on(filesystem, bench.history, Format.SEGMENTED, bench.flushed), bench.past)
     assert not any(name.endswith(".tmp") for name in paths_below(filesystem))
+
+
+def test_a_home_whose_settings_are_lost_is_data():
+    """FileStorage creates an empty file where there is none: nothing is created over what is there."""
+    filesystem = MemoryFilesystem()
+    store = open_on(filesystem, format=Format.SEGMENTED)
+    commit(store, {0: "x" * 100_000})
+    store.close()
+    assert filesystem.entries(store.directory.journal) == []
+    filesystem.unlink(store.directory.settings)
+    with pytest.raises(NotAStoreError, match="settings"):
+        open_on(filesystem, format=Format.SEGMENTED)
