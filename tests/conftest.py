@@ -10,6 +10,11 @@ from __future__ import annotations
 from collections import defaultdict
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says more of what else the machine does than of the code.
+settings.register_profile("objstore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("objstore")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
