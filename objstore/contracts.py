@@ -262,6 +262,9 @@ class Home(Protocol):
         Checksums, names against contents, pointers, foreign and left-over files. Never raises for damage.
         """
 
+    def close(self) -> None:
+        """Let go of what is open. Who asks for something nevertheless has it opened again."""
+
 
 # --- the store ---------------------------------------------------------------------------------------
 

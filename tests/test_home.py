@@ -51,6 +51,8 @@ class TestReading:
     def test_every_revision_is_found_at_every_moment(self, bench):
         some_past(bench)
         bench.agree()
+        bench.home.close()
+        bench.agree()
         bench.reopen()
         bench.agree()
 

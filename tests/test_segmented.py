@@ -10,16 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pasts import PLACE, Bench, agree, home_on, paths_below, put, some_past
 from simulated import SimulatedFilesystem
-from stores import commit, open_on
+from stores import commit, contents, open_on
 
-from objstore.contracts import Format, History, Removal
+from objstore.contracts import Format, History, Removal, StoreOptions
 from objstore.engine import buckets
 from objstore.engine.merging import FAN, SMALLEST_TIER, due, merged, tier
+from objstore.engine.opening import open_store
 from objstore.errors import NotAStoreError
 from objstore.formats.segments import Kind, Segment, SegmentWriter
 from objstore.ids import MAX_TID, NO_TID, oid_from, tid_from
 from objstore.machine.memory import MemoryFilesystem
 from objstore.machine.posix import PosixFilesystem
+from objstore.upkeep.pack import pack
 
 SIZES = st.lists(st.integers(1, 9).map(lambda power: 8**power), max_size=120)
 
@@ -188,7 +190,20 @@ class TestOpenBuckets:
         assert all(bench.home.current(oid_from(at * 65536)) for at in range(600))
         assert bench.home.current(oid_from(10**15)) is None
         assert len(os.listdir("/dev/fd")) - before <= buckets.MAX_OPEN_SEGMENTS + 2
-        bench.home = None
+        bench.home.close()
+        assert len(os.listdir("/dev/fd")) == before
+        assert bench.home.load(oid_from(0), MAX_TID).data == b"x"
+
+    def test_a_closed_store_has_no_file_open(self, tmp_path):
+        before = len(os.listdir("/dev/fd"))
+        options = StoreOptions(format=Format.SEGMENTED, background=False)
+        store = open_store(f"{tmp_path}/store", options, filesystem=PosixFilesystem(), packer=pack)
+        for at in range(5):
+            commit(store, {0: at, at * 65536: at})
+            store.flush()
+        assert contents(store, range(1)) == {0: 4}
+        assert len(os.listdir("/dev/fd")) > before + 1
+        store.close()
         assert len(os.listdir("/dev/fd")) == before
 
     @pytest.mark.parametrize("history", list(History))

@@ -93,6 +93,12 @@ class OpenBuckets:
                     del self._open[bucket]
             self._close_some()
 
+    def close(self) -> None:
+        """Close all but what is being changed."""
+        with self._lock:
+            for bucket in [bucket for bucket in self._open if bucket != self._held]:
+                del self._open[bucket]
+
     @property
     def count(self) -> int:
         """How many are open."""

@@ -236,3 +236,6 @@ class FullHome:
 
     def findings(self) -> Iterator[Finding]:
         return find_full_damage(self._files, self)
+
+    def close(self) -> None:
+        """Nothing: a file is open only while it is read or written."""

@@ -232,6 +232,11 @@ class SegmentedHome:
         with self._changing:
             return directory.survey(self._buckets.flushed)
 
+    # --- the end ---
+
+    def close(self) -> None:
+        self._buckets.close()
+
 
 def _summary(segment: Segment, at: int, oid: Oid) -> RevisionSummary:
     offset = segment.offset(at)

@@ -301,6 +301,7 @@ class DirectoryStore:
         except StorageError as error:
             failure = error
         finally:
+            self._home.close()
             self._lock.close()
         if failure is not None:
             raise failure
