@@ -7,9 +7,9 @@ when its first entries were flushed; the dictionary's operations are atomic.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
 from operator import attrgetter
 from threading import Lock
+from typing import NamedTuple
 
 from objstore.engine.journal import Waiting
 from objstore.formats.transactions import Place
@@ -18,8 +18,7 @@ from objstore.ids import Oid, Tid
 _BY_TID = attrgetter("tid")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Held:
+class Held(NamedTuple):
     """One revision that the journal holds."""
 
     tid: Tid

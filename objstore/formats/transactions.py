@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 from zlib import crc32
 
 from objstore.errors import CorruptionError
@@ -71,8 +72,7 @@ def decode_details(buffer: bytes, path: str = "<bytes>") -> Transaction:
 # --- the journal file --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a record stands in a journal file."""
 
     offset: int
