@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from objstore.contracts import Filesystem, Finding, Format, History, Removal
-from objstore.engine.homefiles import Batch, RevisionFiles, files
+from objstore.engine.homefiles import HomeFiles, is_outdated
 from objstore.engine.homescan import find_full_damage
 from objstore.errors import CorruptionError
 from objstore.formats import records
@@ -24,10 +24,8 @@ from objstore.formats.layouts import (
     RevisionName,
     TransactionName,
     current_name,
-    object_directory,
     parse_home_name,
     revision_name,
-    transaction_directory,
     transaction_name,
 )
 from objstore.formats.transactions import decode_details, encode_details
@@ -39,10 +37,7 @@ class FullHome:
     """A `contracts.Home` of History.FULL in a classic format."""
 
     def __init__(self, filesystem: Filesystem, path: str, format: Format) -> None:
-        self._files = RevisionFiles(filesystem, path, format)
-        self._filesystem = filesystem
-        self._path = path
-        self._format = format
+        self._files = HomeFiles(filesystem, path, format)
 
     @property
     def history(self) -> History:
@@ -57,17 +52,10 @@ class FullHome:
 
     # --- looking up ---
 
-    def _directory(self, oid: Oid) -> str:
-        return self._files.below(object_directory(self._format, oid))
-
-    def _details_directory(self, tid: Tid) -> str:
-        return self._files.below(transaction_directory(self._format, tid))
-
     def current(self, oid: Oid) -> Tid | None:
-        path = f"{self._directory(oid)}/{current_name(oid)}"
-        try:
-            content = self._filesystem.read(path)
-        except FileNotFoundError:
+        path = f"{self._files.directory(oid)}/{current_name(oid)}"
+        content = self._files.content(path)
+        if content is None:
             return None
         if len(content) != 8:
             raise CorruptionError(path, "a current serial has 8 bytes", oid=oid)
@@ -78,7 +66,7 @@ class FullHome:
             tid = current if current <= upto else self._newest(oid, upto)
             if tid is None:
                 return None
-            path = f"{self._directory(oid)}/{revision_name(oid, tid)}"
+            path = f"{self._files.directory(oid)}/{revision_name(oid, tid)}"
             revision = self._files.revision(path, oid, tid)
             if revision is not None:
                 return revision
@@ -91,7 +79,7 @@ class FullHome:
 
     def summaries(self, oid: Oid) -> Iterator[RevisionSummary]:
         while (current := self.current(oid)) is not None:
-            path = f"{self._directory(oid)}/{revision_name(oid, current)}"
+            path = f"{self._files.directory(oid)}/{revision_name(oid, current)}"
             summary = self._files.summary(path, oid, current)
             if summary is not None:
                 yield from self._chain(summary)
@@ -103,7 +91,7 @@ class FullHome:
         while summary is not None:
             yield summary
             oid, previous = summary.oid, summary.previous
-            path = f"{self._directory(oid)}/{revision_name(oid, previous)}"
+            path = f"{self._files.directory(oid)}/{revision_name(oid, previous)}"
             summary = self._files.summary(path, oid, previous) if previous != NO_TID else None
 
     def _require_moved(self, oid: Oid, current: Tid, path: str) -> None:
@@ -113,19 +101,18 @@ class FullHome:
 
     def oids(self) -> Iterator[Oid]:
         last = None
-        for place, name in files(self._filesystem, self._path):
-            match parse_home_name(name):
-                case CurrentName(oid) | RevisionName(oid, _) if oid != last and place == self._directory(oid):
+        for at, name in self._files.names():
+            match name:
+                case CurrentName(oid) | RevisionName(oid, _) if oid != last and at == self._files.directory(oid):
                     last = oid
                     yield oid
                 case _:
                     continue
 
     def transaction(self, tid: Tid) -> Transaction | None:
-        path = f"{self._details_directory(tid)}/{transaction_name(tid)}"
-        try:
-            content = self._filesystem.read(path)
-        except FileNotFoundError:
+        path = f"{self._files.details_directory(tid)}/{transaction_name(tid)}"
+        content = self._files.content(path)
+        if content is None:
             return None
         transaction = decode_details(content, path)
         if transaction.tid != tid:
@@ -133,13 +120,13 @@ class FullHome:
         return transaction
 
     def transactions(self, upto: Tid) -> Iterator[Transaction]:
-        nested = self._format in (Format.BUSHY, Format.CHUNKY)
-        top = f"{self._path}/t" if nested else self._path
-        if not self._filesystem.exists(top):
+        nested = self._files.format in (Format.BUSHY, Format.CHUNKY)
+        top = "t" if nested else ""
+        if not self._files.filesystem.exists(self._files.below(top)):
             return
-        for place, name in files(self._filesystem, top, newest_first=True, deep=nested):
-            match parse_home_name(name):
-                case TransactionName(tid) if tid <= upto and place == self._details_directory(tid):
+        for at, name in self._files.names(top, newest_first=True, deep=nested):
+            match name:
+                case TransactionName(tid) if tid <= upto and at == self._files.details_directory(tid):
                     transaction = self.transaction(tid)
                     if transaction is not None:
                         yield transaction
@@ -149,49 +136,42 @@ class FullHome:
     # --- changing ---
 
     def apply(self, batch: Iterable[tuple[Transaction, Sequence[Revision]]]) -> None:
-        changes = Batch(self._filesystem, self._path)
+        changes = self._files.batch()
         newest: dict[Oid, Tid] = {}
         for transaction, revisions in batch:
             for revision in revisions:
                 oid, tid = revision.oid, revision.tid
-                changes.write(self._directory(oid), revision_name(oid, tid), records.encode(revision))
+                changes.write(self._files.directory(oid), revision_name(oid, tid), records.encode(revision))
                 newest[oid] = tid
             name = transaction_name(transaction.tid)
-            changes.write(self._details_directory(transaction.tid), name, encode_details(transaction))
+            changes.write(self._files.details_directory(transaction.tid), name, encode_details(transaction))
         changes.finish()
         for oid, tid in newest.items():
-            if self._is_outdated(oid, tid):
-                changes.write(self._directory(oid), current_name(oid), tid)
+            if is_outdated(self, oid, tid):
+                changes.write(self._files.directory(oid), current_name(oid), tid)
             else:
-                changes.keep(self._directory(oid))
+                changes.keep(self._files.directory(oid))
         changes.finish()
-
-    def _is_outdated(self, oid: Oid, tid: Tid) -> bool:
-        try:
-            current = self.current(oid)
-        except CorruptionError:  # what cannot be read any more is best replaced by what can
-            return True
-        return current is None or current < tid
 
     def maintain(self, horizon: Tid) -> None:
         """Nothing: files of one revision each have nothing to merge."""
 
     def remove(self, removals: Sequence[Removal]) -> int:
-        changes = Batch(self._filesystem, self._path)
+        changes = self._files.batch()
         freed = 0
         for removal in removals:
             if removal.whole:
-                freed += changes.unlink(self._directory(removal.oid), current_name(removal.oid))
+                freed += changes.unlink(self._files.directory(removal.oid), current_name(removal.oid))
         changes.finish()
         newest: list[tuple[Oid, Tid]] = []
         for oid, tids, whole in self._revisions_to_remove(removals):
             if tids and not whole:
                 newest.append((oid, tids.pop()))
             for tid in tids:
-                freed += changes.unlink(self._directory(oid), revision_name(oid, tid))
+                freed += changes.unlink(self._files.directory(oid), revision_name(oid, tid))
         changes.finish()
         for oid, tid in newest:
-            freed += changes.unlink(self._directory(oid), revision_name(oid, tid))
+            freed += changes.unlink(self._files.directory(oid), revision_name(oid, tid))
         changes.finish()
         return freed
 
@@ -199,7 +179,7 @@ class FullHome:
         """The revisions that go, object by object, oldest first, and whether the object goes as a whole."""
         at, listed = None, {}
         for removal in removals:
-            directory = self._directory(removal.oid)
+            directory = self._files.directory(removal.oid)
             if directory != at:
                 at, listed = directory, self._listed(directory)
             there = listed.get(removal.oid, [])
@@ -211,7 +191,7 @@ class FullHome:
         oldest = min(removal.tids, default=NO_TID)
         older = {tid for tid in there if tid < oldest}
         if older:
-            path = f"{self._directory(removal.oid)}/{revision_name(removal.oid, oldest)}"
+            path = f"{self._files.directory(removal.oid)}/{revision_name(removal.oid, oldest)}"
             summary = self._files.summary(path, removal.oid, oldest)
             if summary is None or summary.previous in older:
                 return set()
@@ -219,8 +199,8 @@ class FullHome:
 
     def _listed(self, directory: str) -> dict[Oid, list[Tid]]:
         found: dict[Oid, list[Tid]] = {}
-        if self._filesystem.exists(directory):
-            for entry in self._filesystem.entries(directory):
+        if self._files.filesystem.exists(directory):
+            for entry in self._files.filesystem.entries(directory):
                 match parse_home_name(entry.name):
                     case RevisionName(oid, tid):
                         found.setdefault(oid, []).append(tid)
@@ -229,8 +209,8 @@ class FullHome:
         return found
 
     def remove_transactions(self, tids: Sequence[Tid]) -> int:
-        changes = Batch(self._filesystem, self._path)
-        freed = sum(changes.unlink(self._details_directory(tid), transaction_name(tid)) for tid in tids)
+        changes = self._files.batch()
+        freed = sum(changes.unlink(self._files.details_directory(tid), transaction_name(tid)) for tid in tids)
         changes.finish()
         return freed
 

@@ -1,4 +1,4 @@
-"""What the homes with a file for each revision have in common: writing files whole, and walking directories.
+"""What the homes with a file for each revision have in common: writing files whole, finding and reading them.
 
 A file is written under a temporary name, synced, and renamed, so that under its real name it is whole or
 not there. Names are durable once `Batch.finish` has synced the directories; until the mark `flushed` has
@@ -10,10 +10,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from objstore.contracts import Filesystem, Format
+from objstore.contracts import Filesystem, Format, Home
 from objstore.errors import CorruptionError
 from objstore.formats import records
-from objstore.formats.layouts import TEMPORARY
+from objstore.formats.layouts import (
+    TEMPORARY,
+    HomeName,
+    TransactionName,
+    object_directory,
+    parse_home_name,
+    transaction_directory,
+)
 from objstore.ids import Oid, Tid
 from objstore.revisions import Revision, RevisionSummary
 
@@ -81,38 +88,67 @@ class Batch:
         self._touched.clear()
 
 
-def files(
-    filesystem: Filesystem, path: str, *, newest_first: bool = False, deep: bool = True
-) -> Iterator[tuple[str, str]]:
-    """The directory and the name of every file below `path`, each directory's sorted and read when reached.
-
-    With `deep` False, of the files in `path` itself.
-    """
-    entries = sorted(filesystem.entries(path), key=lambda entry: entry.name, reverse=newest_first)
-    for entry in entries:
-        if entry.is_directory and deep:
-            yield from files(filesystem, f"{path}/{entry.name}", newest_first=newest_first)
-        elif not entry.is_directory:
-            yield path, entry.name
+def is_outdated(home: Home, oid: Oid, tid: Tid) -> bool:
+    """Whether a revision is newer than the one that a home has as the current one of its object."""
+    try:
+        current = home.current(oid)
+    except CorruptionError:  # what cannot be read any more is best replaced by what can
+        return True
+    return current is None or current < tid
 
 
-class RevisionFiles:
-    """Reads files that hold one record each."""
+class HomeFiles:
+    """The files of a home in a classic format: where each belongs, and what it holds."""
 
     def __init__(self, filesystem: Filesystem, path: str, format: Format) -> None:
         self.filesystem = filesystem
         self.path = path
         self.format = format
 
+    def batch(self) -> Batch:
+        """Changes of this home's files that become durable together."""
+        return Batch(self.filesystem, self.path)
+
+    def directory(self, oid: Oid) -> str:
+        """Where an object's files belong."""
+        return self.below(object_directory(self.format, oid))
+
+    def details_directory(self, tid: Tid) -> str:
+        """Where a transaction's details belong."""
+        return self.below(transaction_directory(self.format, tid))
+
+    def place(self, name: HomeName) -> str:
+        """The directory that a file of this name belongs into."""
+        return self.details_directory(name.tid) if isinstance(name, TransactionName) else self.directory(name.oid)
+
     def below(self, directory: str) -> str:
         """A subdirectory of the home; "" is the home itself."""
         return f"{self.path}/{directory}" if directory else self.path
 
+    def names(
+        self, below: str = "", *, newest_first: bool = False, deep: bool = True
+    ) -> Iterator[tuple[str, HomeName]]:
+        """The directory and the name of every file of a home below a subdirectory.
+
+        Each directory's are sorted, and read when reached. Where a directory is not the file's `place`, it is a
+        copy that somebody made. With `deep` False, of the files in the subdirectory itself.
+        """
+        for directory, name in _files(self.filesystem, self.below(below), newest_first, deep):
+            meant = parse_home_name(name)
+            if meant is not None:
+                yield directory, meant
+
+    def content(self, path: str) -> bytes | None:
+        """What a file holds; None where there is no file."""
+        try:
+            return self.filesystem.read(path)
+        except FileNotFoundError:
+            return None
+
     def revision(self, path: str, oid: Oid, tid: Tid | None = None) -> Revision | None:
         """The revision in a file, verified; None where there is no file. `tid` None takes any."""
-        try:
-            content = self.filesystem.read(path)
-        except FileNotFoundError:
+        content = self.content(path)
+        if content is None:
             return None
         header = records.Header(content, 0, path)
         revision = header.revision(content, 0, path)
@@ -137,3 +173,12 @@ class RevisionFiles:
     def _require(self, path: str, found: Revision | RevisionSummary, oid: Oid, tid: Tid | None) -> None:
         if found.oid != oid or (tid is not None and found.tid != tid):
             raise CorruptionError(path, "the file holds another revision than its name says", oid=oid, tid=tid)
+
+
+def _files(filesystem: Filesystem, path: str, newest_first: bool, deep: bool) -> Iterator[tuple[str, str]]:
+    entries = sorted(filesystem.entries(path), key=lambda entry: entry.name, reverse=newest_first)
+    for entry in entries:
+        if entry.is_directory and deep:
+            yield from _files(filesystem, f"{path}/{entry.name}", newest_first, deep)
+        elif not entry.is_directory:
+            yield path, entry.name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from objstore.contracts import Filesystem, Finding, Home
-from objstore.engine.homefiles import RevisionFiles
+from objstore.engine.homefiles import HomeFiles
 from objstore.errors import CorruptionError
 from objstore.formats.layouts import (
     TEMPORARY,
@@ -15,17 +15,15 @@ from objstore.formats.layouts import (
     RevisionName,
     TransactionName,
     current_name,
-    object_directory,
     parse_home_name,
     revision_name,
-    transaction_directory,
 )
 
 Reader = Callable[[str, HomeName], Iterator[Finding]]
 """Reads the file at a path, which has this name, and tells what is wrong."""
 
 
-def find_full_damage(held: RevisionFiles, home: Home) -> Iterator[Finding]:
+def find_full_damage(held: HomeFiles, home: Home) -> Iterator[Finding]:
     """What is wrong with a Full home."""
 
     def read(path: str, name: HomeName) -> Iterator[Finding]:
@@ -51,7 +49,7 @@ def find_full_damage(held: RevisionFiles, home: Home) -> Iterator[Finding]:
     return _scan(held, read)
 
 
-def find_minimal_damage(held: RevisionFiles) -> Iterator[Finding]:
+def find_minimal_damage(held: HomeFiles) -> Iterator[Finding]:
     """What is wrong with a Minimal home."""
 
     def read(path: str, name: HomeName) -> Iterator[Finding]:
@@ -64,7 +62,7 @@ def find_minimal_damage(held: RevisionFiles) -> Iterator[Finding]:
     return _scan(held, read)
 
 
-def _scan(held: RevisionFiles, read: Reader) -> Iterator[Finding]:
+def _scan(held: HomeFiles, read: Reader) -> Iterator[Finding]:
     for found in _files(held.filesystem, held.path):
         if isinstance(found, Finding):
             yield found
@@ -78,7 +76,7 @@ def _scan(held: RevisionFiles, read: Reader) -> Iterator[Finding]:
         if meant is None:
             yield Finding("foreign", path, "this is no file of the store")
             continue
-        place = held.below(_place(held, meant))
+        place = held.place(meant)
         if directory != place:
             yield Finding("misplaced", path, f"a file of this name belongs into {place}")
             continue
@@ -103,9 +101,3 @@ def _files(filesystem: Filesystem, path: str) -> Iterator[tuple[str, str] | Find
             yield from _files(filesystem, f"{path}/{entry.name}")
         else:
             yield path, entry.name
-
-
-def _place(held: RevisionFiles, name: HomeName) -> str:
-    if isinstance(name, TransactionName):
-        return transaction_directory(held.format, name.tid)
-    return object_directory(held.format, name.oid)

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from objstore.contracts import Filesystem, Finding, Format, History, Removal
-from objstore.engine.homefiles import Batch, RevisionFiles, files
+from objstore.engine.homefiles import HomeFiles, is_outdated
 from objstore.engine.homescan import find_minimal_damage
-from objstore.errors import CorruptionError
 from objstore.formats import records
-from objstore.formats.layouts import DataName, data_name, object_directory, parse_home_name
+from objstore.formats.layouts import DataName, data_name
 from objstore.ids import Oid, Tid
 from objstore.revisions import Revision, RevisionSummary, Transaction
 
@@ -23,10 +22,7 @@ class MinimalHome:
     """A `contracts.Home` of History.MINIMAL in a classic format."""
 
     def __init__(self, filesystem: Filesystem, path: str, format: Format) -> None:
-        self._files = RevisionFiles(filesystem, path, format)
-        self._filesystem = filesystem
-        self._path = path
-        self._format = format
+        self._files = HomeFiles(filesystem, path, format)
 
     @property
     def history(self) -> History:
@@ -39,18 +35,15 @@ class MinimalHome:
     def prepare(self) -> None:
         """Nothing: directories are made as they are needed."""
 
-    def _directory(self, oid: Oid) -> str:
-        return self._files.below(object_directory(self._format, oid))
-
     def _summary(self, oid: Oid) -> RevisionSummary | None:
-        return self._files.summary(f"{self._directory(oid)}/{data_name(oid)}", oid)
+        return self._files.summary(f"{self._files.directory(oid)}/{data_name(oid)}", oid)
 
     def current(self, oid: Oid) -> Tid | None:
         summary = self._summary(oid)
         return summary.tid if summary is not None else None
 
     def load(self, oid: Oid, upto: Tid) -> Revision | None:
-        revision = self._files.revision(f"{self._directory(oid)}/{data_name(oid)}", oid)
+        revision = self._files.revision(f"{self._files.directory(oid)}/{data_name(oid)}", oid)
         return revision if revision is not None and revision.tid <= upto else None
 
     def summaries(self, oid: Oid) -> Iterator[RevisionSummary]:
@@ -59,12 +52,9 @@ class MinimalHome:
             yield summary
 
     def oids(self) -> Iterator[Oid]:
-        for place, name in files(self._filesystem, self._path):
-            match parse_home_name(name):
-                case DataName(oid) if place == self._directory(oid):  # else it is a copy that somebody made
-                    yield oid
-                case _:
-                    continue
+        for at, name in self._files.names():
+            if isinstance(name, DataName) and at == self._files.directory(name.oid):
+                yield name.oid
 
     def transaction(self, tid: Tid) -> Transaction | None:  # noqa: ARG002
         return None
@@ -73,30 +63,23 @@ class MinimalHome:
         return iter(())
 
     def apply(self, batch: Iterable[tuple[Transaction, Sequence[Revision]]]) -> None:
-        changes = Batch(self._filesystem, self._path)
+        changes = self._files.batch()
         for _, revisions in batch:
             for revision in revisions:
-                directory = self._directory(revision.oid)
-                if self._is_outdated(revision.oid, revision.tid):
+                directory = self._files.directory(revision.oid)
+                if is_outdated(self, revision.oid, revision.tid):
                     changes.write(directory, data_name(revision.oid), records.encode(revision))
                 else:
                     changes.keep(directory)
         changes.finish()
 
-    def _is_outdated(self, oid: Oid, tid: Tid) -> bool:
-        try:
-            current = self.current(oid)
-        except CorruptionError:  # what cannot be read any more is best replaced by what can
-            return True
-        return current is None or current < tid
-
     def maintain(self, horizon: Tid) -> None:
         """Nothing: files of one revision each have nothing to merge."""
 
     def remove(self, removals: Sequence[Removal]) -> int:
-        changes = Batch(self._filesystem, self._path)
+        changes = self._files.batch()
         freed = sum(
-            changes.unlink(self._directory(removal.oid), data_name(removal.oid))
+            changes.unlink(self._files.directory(removal.oid), data_name(removal.oid))
             for removal in removals
             if removal.whole
         )
