@@ -10,6 +10,7 @@ from random import Random
 from zlib import crc32
 
 import pytest
+from crashing import Clock
 from packing import Progress, age, files_of, packing_store, reachable, tids_of
 from simulated import Crash, SimulatedFilesystem
 from stores import COMBINATIONS, commit, contents
@@ -23,19 +24,6 @@ from objstore.upkeep.pack import PackLimits, pack
 from objstore.upkeep.reachable import OidSet
 
 every_store = pytest.mark.parametrize(("history", "format"), COMBINATIONS)
-
-
-class Clock:
-    """Goes on by a millisecond whenever it is asked, so that runs can be compared."""
-
-    def __init__(self):
-        self.now = 1_700_000_000.0
-
-    def __call__(self):
-        self.now += 0.001
-        return self.now
-
-
 LIVE = {0: "root", 1: "kept 3", 2: "kept 3", 3: "below 2", 70_000: "far"}
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from random import Random
 
+from crashing import Clock
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -25,17 +26,6 @@ seeds = st.integers(0, 2**32)
 
 class InterruptionError(Exception):
     """Ends a pack anywhere."""
-
-
-class Clock:
-    """Goes on by a millisecond whenever it is asked."""
-
-    def __init__(self):
-        self.now = 1_700_000_000.0
-
-    def __call__(self):
-        self.now += 0.001
-        return self.now
 
 
 @dataclass(frozen=True)
