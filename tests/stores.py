@@ -18,6 +18,7 @@ from objstore.revisions import Details
 from objstore.upkeep.pack import pack
 
 COMBINATIONS = list(product(History, Format))
+FULL = [(History.FULL, layout) for layout in Format]
 PATH = "/store"
 CLASS_PICKLE = pickle.dumps(PersistentMapping, 3)
 BY_TESTER = Details("tester", "a commit")

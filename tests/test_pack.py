@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from packing import Progress, age, before, files_of, home_oids, packing_store, reachable, tids_of
 from persistent.mapping import PersistentMapping
-from stores import COMBINATIONS, add_up, commit, contents
+from store_fixtures import stores_of
+from stores import COMBINATIONS, FULL, add_up, commit, contents
 from zodbrecords import Pid, pickled
 
 from objstore.contracts import Format, History
@@ -24,18 +25,8 @@ def filesystem():
     return MemoryFilesystem()
 
 
-@pytest.fixture(params=COMBINATIONS, ids=lambda pair: f"{pair[0]}-{pair[1]}")
-def store(request, filesystem):
-    store = packing_store(filesystem, *request.param)
-    yield store
-    store.close()
-
-
-@pytest.fixture(params=list(Format))
-def full(request, filesystem):
-    store = packing_store(filesystem, History.FULL, request.param)
-    yield store
-    store.close()
+store = stores_of(COMBINATIONS, packing_store)
+full = stores_of(FULL, packing_store)
 
 
 class TestObjects:

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 from packing import Progress, age, before, home_oids, packing_store, reachable, tids_of
 from simulated import SimulatedFilesystem
+from store_fixtures import stores_of
 from stores import COMBINATIONS, commit, contents, record, refuse
 
 from objstore.contracts import History
@@ -27,11 +28,7 @@ def filesystem():
     return MemoryFilesystem()
 
 
-@pytest.fixture(params=COMBINATIONS, ids=lambda pair: f"{pair[0]}-{pair[1]}")
-def store(request, filesystem):
-    store = packing_store(filesystem, *request.param)
-    yield store
-    store.close()
+store = stores_of(COMBINATIONS, packing_store)
 
 
 def relink(store, at, to):

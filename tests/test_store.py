@@ -6,7 +6,8 @@ import threading
 from datetime import UTC, datetime
 
 import pytest
-from stores import COMBINATIONS, PATH, add_up, commit, contents, open_on, record, value_of
+from store_fixtures import stores_of
+from stores import COMBINATIONS, FULL, PATH, add_up, commit, contents, open_on, record, value_of
 
 from objstore.contracts import Format, History, StoreOptions
 from objstore.engine.opening import open_store
@@ -38,18 +39,8 @@ def filesystem():
     return MemoryFilesystem()
 
 
-@pytest.fixture(params=COMBINATIONS, ids=lambda pair: f"{pair[0]}-{pair[1]}")
-def store(request, filesystem):
-    store = open_on(filesystem, *request.param)
-    yield store
-    store.close()
-
-
-@pytest.fixture(params=list(Format))
-def full(request, filesystem):
-    store = open_on(filesystem, History.FULL, request.param)
-    yield store
-    store.close()
+store = stores_of(COMBINATIONS, open_on)
+full = stores_of(FULL, open_on)
 
 
 def reopened(store):
