@@ -7,26 +7,14 @@ import errno
 import threading
 
 import pytest
-from flushing import COMBINATIONS, NEVER, PATIENCE, Opener, Troubled, flushers, is_flushed, until
+from flushing import NEVER, PATIENCE, flushers, is_flushed, until
 from stores import commit, contents, open_on, value_of
 
 from objstore.contracts import Format, History
 from objstore.errors import ClosedError, SnapshotTooOldError, StorageError
 from objstore.ids import NO_TID, ROOT, oid_from
 
-
-@pytest.fixture
-def filesystem():
-    return Troubled()
-
-
-@pytest.fixture(params=COMBINATIONS, ids="-".join)
-def opened(request, filesystem):
-    opener = Opener(filesystem, *request.param)
-    yield opener
-    filesystem.heal()
-    filesystem.gate.set()
-    opener.close()
+pytest_plugins = ["flusher_fixtures"]
 
 
 class TestWhen:

@@ -7,7 +7,7 @@ import errno
 import threading
 
 import pytest
-from flushing import COMBINATIONS, NEVER, PATIENCE, Opener, Troubled, is_flushed, until
+from flushing import NEVER, PATIENCE, is_flushed, until
 from stores import commit, contents, open_on, record, refuse, value_of
 
 from objstore.contracts import Format, History
@@ -15,19 +15,7 @@ from objstore.errors import CorruptionError, StorageError, StorageFullError
 from objstore.ids import NO_TID, ROOT, oid_from
 from objstore.revisions import Details
 
-
-@pytest.fixture
-def filesystem():
-    return Troubled()
-
-
-@pytest.fixture(params=COMBINATIONS, ids="-".join)
-def opened(request, filesystem):
-    opener = Opener(filesystem, *request.param)
-    yield opener
-    filesystem.heal()
-    filesystem.gate.set()
-    opener.close()
+pytest_plugins = ["flusher_fixtures"]
 
 
 class TestErrors:
