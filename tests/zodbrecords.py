@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import itertools
 import pickle
+from collections.abc import Collection
 
 import persistent
 import ZODB
 from BTrees.IOBTree import IOBTree
 from BTrees.OOBTree import OOBTree, OOTreeSet
+from hypothesis import strategies as st
 from persistent.list import PersistentList
 from persistent.mapping import PersistentMapping
 from persistent.wref import WeakRef
@@ -80,3 +82,24 @@ def pickled(class_: object, state: object, protocol: int = 3) -> bytes:
 def python2_record(state: bytes, name: bytes = b"old.module\nOld\n") -> bytes:
     """A record as Python 2 wrote it in protocol 1."""
     return b"(c" + name + b"q\x01Nt." + state
+
+
+@st.composite
+def damaged(draw: st.DrawFn, records: Collection[bytes]) -> bytes:
+    """One of the shorter records, with up to four of its bytes replaced."""
+    record = bytearray(draw(st.sampled_from(sorted(records, key=len)[:60])))
+    for _ in range(draw(st.integers(1, 4))):
+        record[draw(st.integers(0, len(record) - 1))] = draw(st.integers(0, 255))
+    return bytes(record)
+
+
+class Spy:
+    """Whatever calls, builds or hashes this has executed a pickle."""
+
+    touched = 0
+
+    def __init__(self, *_):
+        type(self).touched += 1
+
+    def __reduce__(self):
+        return Spy, ()
