@@ -42,7 +42,7 @@ class StoreOptions:
     Volumes are in bytes, times in seconds. The flusher moves a batch once `flush_transactions` or
     `flush_bytes` wait, or the oldest has waited for `flush_age`. Past `journal_limit` commits wait for it;
     what a snapshot holds back in Minimal does not count, and past `pin_limit` that snapshot is given up.
-    `background=False` leaves flushing to calls of `Store.flush`.
+    `background=False` leaves flushing to `Store.flush`. Transactions keep `transaction_memory` in memory.
     """
 
     history: History | None = None
@@ -55,6 +55,7 @@ class StoreOptions:
     flush_age: float = 1.0
     journal_limit: int = 64 * 2**20
     pin_limit: int = 1024 * 2**20
+    transaction_memory: int = 32 * 2**20
     flush_on_close: bool = True
 
 
@@ -69,6 +70,9 @@ class WritableFile(Protocol):
 
     def write_at(self, offset: int, data: bytes | memoryview) -> None:
         """Write all of `data` at `offset`; the position stays."""
+
+    def allocate(self, size: int) -> None:
+        """Let no write up to `size` fail for want of room. A shorter file grows, by zeros. Raises OSError."""
 
     def sync(self) -> None:
         """Make the content, and the size, durable (fdatasync). The file's name may still be lost."""

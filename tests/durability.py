@@ -35,6 +35,8 @@ class Kind(StrEnum):
 
     CREATE = "create"
     WRITE = "write"
+    OVERWRITE = "write over"
+    ALLOCATE = "allocate"
     SYNC = "sync"
     RENAME = "rename"
     UNLINK = "unlink"
@@ -43,7 +45,7 @@ class Kind(StrEnum):
     SYNC_DIRECTORY = "sync directory"
 
 
-GROWING = frozenset({Kind.CREATE, Kind.WRITE, Kind.MAKE_DIRECTORY})
+GROWING = frozenset({Kind.CREATE, Kind.WRITE, Kind.ALLOCATE, Kind.MAKE_DIRECTORY})
 """What needs room on the disk."""
 
 
@@ -62,7 +64,7 @@ class Operation:
         text = f"{self.index} {self.kind} {self.path}"
         if self.kind is Kind.RENAME:
             text += f" to {self.target}"
-        if self.kind is Kind.WRITE:
+        if self.kind in (Kind.WRITE, Kind.OVERWRITE, Kind.ALLOCATE):
             text += f" {self.size} bytes at {self.offset}"
         return text
 

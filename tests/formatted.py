@@ -7,8 +7,9 @@ from dataclasses import replace
 from itertools import product
 
 from objstore.contracts import Format, History
-from objstore.engine.journal import Journal
-from objstore.formats import records, segments
+from objstore.engine.journal import Journal, Waiting
+from objstore.errors import CorruptionError
+from objstore.formats import layouts, records, segments
 from objstore.formats.segments import Kind, SegmentWriter
 from objstore.formats.settings import Settings
 from objstore.formats.transactions import encode_details
@@ -33,8 +34,21 @@ def journal_file(revisions: list[Revision], details: Details) -> tuple[MemoryFil
     """A journal with one committed transaction, and the path of its file."""
     filesystem = MemoryFilesystem()
     journal = Journal(filesystem, "")
-    waiting = journal.commit(journal.write(TOKEN, FIRST, details, revisions), SECOND, FIRST)
+    draft = journal.begin(TOKEN, details)
+    draft.add(revisions)
+    draft.complete()
+    journal.name(draft, SECOND, FIRST)
+    waiting = journal.commit(draft, details, SECOND, FIRST, FIRST)
     return filesystem, journal, f"{waiting.path}/t"
+
+
+def adopted(journal: Journal) -> Waiting:
+    """Its transaction, as recovery reads it."""
+    name = layouts.done_name(SECOND, FIRST)
+    header = journal.header(name)
+    if header is None:
+        raise CorruptionError(name, "nothing was committed here")
+    return journal.adopt(name, header, whole=False)
 
 
 def segment_bytes(kind: Kind, bucket: int, entries: list[tuple[int, int, bytes]], first: Tid, last: Tid) -> bytes:

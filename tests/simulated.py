@@ -221,14 +221,24 @@ class SimulatedFilesystem:
         if error is not None:
             raise error
 
-    def _write(self, write: Callable[[bytes], None], file: File, offset: int, data: bytes, path: str) -> None:
-        error = self._begin(Kind.WRITE, path, offset=offset, size=len(data))
+    def _write(
+        self,
+        write: Callable[[bytes], None],
+        file: File,
+        offset: int,
+        data: bytes,
+        path: str,
+        kind: Kind = Kind.WRITE,
+    ) -> None:
+        if kind is Kind.WRITE and offset + len(data) <= len(file.data):
+            kind = Kind.OVERWRITE  # which needs no room
+        error = self._begin(kind, path, offset=offset, size=len(data))
         if error is not None:
             data = data[: len(data) // 2] if error.errno == errno.ENOSPC else b""
         with self._guard:
             write(data)
             if data or error is None:
-                operation = Operation(len(self._log), Kind.WRITE, path, offset=offset, size=len(data))
+                operation = Operation(len(self._log), kind, path, offset=offset, size=len(data))
                 self._log.append(Write(operation, file, offset, data))
         if error is not None:
             raise error
@@ -313,6 +323,17 @@ class SimulatedFile:
             self._handle.write_at(offset, data)
 
         self._filesystem._write(write, self._file, offset, bytes(data), self._path)
+
+    def allocate(self, size: int) -> None:
+        """Let the file be at least `size` bytes long."""
+        length = len(self._file.data)
+        if length < size:
+
+            def write(data: bytes) -> None:
+                self._handle.write_at(length, data)
+
+            zeros = bytes(size - length)
+            self._filesystem._write(write, self._file, length, zeros, self._path, Kind.ALLOCATE)
 
     def sync(self) -> None:
         """Make the content, and the size, durable."""

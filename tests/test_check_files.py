@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 
 import pytest
 from checking import (
@@ -37,6 +38,7 @@ from objstore.engine.store import DirectoryStore
 from objstore.errors import StorageError
 from objstore.formats import layouts, records
 from objstore.formats.segments import Segment
+from objstore.formats.transactions import FILE_HEADER_SIZE, decode_header
 from objstore.ids import MAX_TID, NO_TID, number, oid_from, tid_from
 from objstore.machine.memory import MemoryFilesystem
 
@@ -274,8 +276,12 @@ def test_what_a_killed_process_left():
         f"{directory.journal}/{layouts.done_name(tid_from(number(waiting) + 9), tid_from(number(waiting) + 8))}"
     )
     source = next(path for path in files_below(filesystem, directory.journal) if waiting.hex() in path)
-    for path in (temp, done, beyond):
-        put(filesystem, f"{make(filesystem, path)}/t", filesystem.read(source))
+    content = filesystem.read(source)
+    header, body = decode_header(content), content[FILE_HEADER_SIZE:]
+    later = replace(header, tid=tid_from(number(waiting) + 9), previous=tid_from(number(waiting) + 8))
+    before = replace(header, tid=flushed, previous=NO_TID)
+    for path, head in ((temp, bytes(FILE_HEADER_SIZE)), (done, before.encode()), (beyond, later.encode())):
+        put(filesystem, f"{make(filesystem, path)}/t", head + body)
     mark = put(filesystem, f"{directory.marks}/{layouts.mark_name('flushed', bytes(8))}")
     settings = put(filesystem, directory.settings + layouts.TEMPORARY)
     reader = looked_at(store)
@@ -345,5 +351,12 @@ def test_a_damaged_transaction():
 
 def test_a_transaction_without_its_file():
     store, directories = three_waiting()
-    store.filesystem.unlink(f"{directories[2]}/t")
-    assert of_kind(looked_at(store, tolerant=True), "journal").path == f"{directories[2]}/t"
+    store.filesystem.unlink(f"{directories[1]}/t")
+    assert of_kind(looked_at(store, tolerant=True), "journal").path == directories[1]
+
+
+def test_the_last_transaction_torn():
+    """Nobody was told that it is committed, so opening rolls it back."""
+    store, directories = three_waiting()
+    flip(store.filesystem, f"{directories[2]}/t", 70)
+    assert only(looked_at(store), "leftover").path == directories[2]

@@ -109,8 +109,8 @@ def reservations(script: Script) -> None:
 SCRIPTS = [commits, conflicts, flushes, reopenings, packs, reservations]
 
 
-def run(work: Callable[[Script], None], history: History, format: Format) -> Judge:
-    script = Script(history, format)
+def run(work: Callable[[Script], None], history: History, format: Format, **options: object) -> Judge:
+    script = Script(history, format, **options)
     work(script)
     return Judge(script)
 
@@ -118,9 +118,14 @@ def run(work: Callable[[Script], None], history: History, format: Format) -> Jud
 # --- what the judge is worth ---
 
 MISTAKES: dict[str, Callable[[Operation], bool]] = {
-    "transactions are renamed before they are synced": lambda operation: operation.path.endswith("_temp/t"),
-    "commits are acknowledged before their names are synced": lambda operation: (
+    "commits are acknowledged before they are synced": lambda operation: (
+        operation.kind is Kind.SYNC and operation.path.startswith(f"{PATH}/journal/")
+    ),
+    "commits are acknowledged before a new directory's name is synced": lambda operation: (
         operation.path == f"{PATH}/journal"
+    ),
+    "commits are acknowledged before a new file's name is synced": lambda operation: (
+        operation.kind is Kind.SYNC_DIRECTORY and operation.path.endswith("_done")
     ),
     "the home's files are not synced": lambda operation: (
         operation.kind is Kind.SYNC and operation.path.startswith(f"{PATH}/A/")
@@ -186,6 +191,17 @@ def test_all_reorderings(history: History, format: Format, depth: Depth, record_
     """leveldb#195: the removal of a log was persisted before the rename of what replaced it."""
     judge = run(little, history, format)
     judge.sweep(limit=25 * depth.limit)
+    record_property("crash states tried", judge.tried)
+
+
+@every_depth
+@every_store
+@pytest.mark.parametrize("work", [commits, conflicts])
+def test_every_operation_of_transactions_that_memory_does_not_hold(
+    work: Callable[[Script], None], history: History, format: Format, depth: Depth, record_property
+) -> None:
+    judge = run(work, history, format, transaction_memory=0)
+    judge.sweep(limit=depth.limit // 2)
     record_property("crash states tried", judge.tried)
 
 

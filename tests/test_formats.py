@@ -15,6 +15,7 @@ from formatted import (
     SECOND,
     SETTINGS,
     TOKEN,
+    adopted,
     damaged,
     details_segment,
     journal_file,
@@ -26,13 +27,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from objstore.contracts import Format, History
-from objstore.engine.journal import BLOCK
+from objstore.engine.drafts import BLOCK
+from objstore.engine.journal import Journal
 from objstore.errors import CorruptionError, FormatVersionError, RecordTooLargeError
-from objstore.formats import layouts, records, segments, transactions
+from objstore.formats import records, segments, transactions
 from objstore.formats.segments import Kind, Segment
 from objstore.formats.settings import Settings, decode_settings
 from objstore.formats.transactions import decode_details, encode_details
 from objstore.ids import Oid, Tid, oid_from, pack_oids, tid_from
+from objstore.machine.memory import MemoryFilesystem
 from objstore.revisions import Details, Revision, Transaction
 
 IDENTITIES = st.binary(min_size=8, max_size=8)
@@ -159,10 +162,10 @@ class TestJournalFiles:
     @given(st.lists(REVISIONS, max_size=4, unique_by=lambda revision: revision.oid), DETAILS)
     def test_what_is_written_is_read(self, revisions, details):
         _, journal, _ = journal_file(revisions, details)
-        waiting = journal.adopt(layouts.DoneName(SECOND, FIRST))
+        waiting = adopted(journal)
         oids = tuple(revision.oid for revision in revisions)
         assert waiting.transaction == Transaction(SECOND, FIRST, details, oids)
-        assert waiting.header.token == TOKEN
+        assert (waiting.header.token, waiting.header.tid, waiting.header.previous) == (TOKEN, SECOND, FIRST)
         assert waiting.header.durable == FIRST
         assert journal.revisions(waiting) == [replace(revision, tid=SECOND) for revision in revisions]
         for revision, place in zip(revisions, waiting.places, strict=True):
@@ -170,7 +173,7 @@ class TestJournalFiles:
             assert journal.summary(waiting, revision.oid, place).references == revision.references
 
     def read(self, journal):
-        waiting = journal.adopt(layouts.DoneName(SECOND, FIRST))
+        waiting = adopted(journal)
         return waiting.transaction, journal.revisions(waiting)
 
     def test_every_damaged_byte_is_noticed_and_the_padding_means_nothing(self):
@@ -196,6 +199,25 @@ class TestJournalFiles:
                 self.read(journal)
         put(filesystem, path, content[:end])
         assert self.read(journal)[0].details == BY_ADA.details
+
+    @given(st.lists(REVISIONS, max_size=9), st.lists(st.integers(0, 8), max_size=2), DETAILS)
+    def test_a_record_that_was_replaced_does_not_count(self, revisions, completions, details):
+        filesystem = MemoryFilesystem()
+        journal = Journal(filesystem, "")
+        draft = journal.begin(TOKEN, details)
+        for at, revision in enumerate(revisions):
+            draft.add([revision])
+            assert draft.read(revision.oid) == replace(revision, tid=Tid(TOKEN))
+            if at in completions:
+                draft.complete()
+        draft.complete()
+        journal.name(draft, SECOND, FIRST)
+        waiting = journal.commit(draft, details, SECOND, FIRST, FIRST)
+        newest = {revision.oid: replace(revision, tid=SECOND) for revision in revisions}
+        again = adopted(journal)
+        assert (again.transaction, again.places) == (waiting.transaction, waiting.places)
+        assert set(again.transaction.oids) == newest.keys()
+        assert {revision.oid: revision for revision in journal.revisions(again)} == newest
 
     @pytest.mark.parametrize("other", [{"token": b"another!"}, {"count": 3}, {"tail": 60}])
     def test_a_header_that_does_not_fit_is_noticed(self, other):

@@ -19,6 +19,7 @@ from formatted import (
     RECORD,
     SECOND,
     SETTINGS,
+    adopted,
     details_segment,
     journal_file,
     put,
@@ -89,7 +90,7 @@ class TestGolden:
         path = f"/{layouts.done_name(SECOND, FIRST)}"
         filesystem.make_directory(path)
         put(filesystem, f"{path}/t", (GOLDEN / "journal.bin").read_bytes())
-        waiting = journal.adopt(layouts.DoneName(SECOND, FIRST))
+        waiting = adopted(journal)
         assert waiting.transaction == BY_ADA
         assert journal.revisions(waiting) == [RECORD, COPIED]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from durability import Kind
 from packing import Progress, age, before, home_oids, packing_store, reachable, tids_of
 from simulated import SimulatedFilesystem
 from store_fixtures import stores_of
@@ -211,7 +212,10 @@ class TestCommitsMeanwhile:
 
         def fail(phase):
             if phase == "marking" and not store.statistics()["journal_transactions"]:
-                filesystem.fail_at(lambda operation: operation.path == journal, OSError(5, "I/O error"))
+                filesystem.fail_at(
+                    lambda operation: operation.kind is Kind.SYNC and operation.path.startswith(journal),
+                    OSError(5, "I/O error"),
+                )
                 with pytest.raises(StorageFailedError):
                     relink(store, 0, (1,))
 

@@ -22,7 +22,7 @@ class Objstore:
 
     versions = f"persistent {version('persistent')}, BTrees {version('BTrees')}"
     durability = (
-        "fdatasync of the transaction's records, rename, fsync of the journal's directory; "
+        "fdatasync of the transaction's file, and fsync of its names where no directory can be recycled; "
         "the background flusher works during the rounds, and is waited for after each"
     )
     abilities = Ability.LASTS | Ability.THREADS | Ability.PACKS

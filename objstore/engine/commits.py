@@ -1,6 +1,7 @@
 """The order of commits: which transaction is the last, which are durable, and what each changed.
 
-`last` is the newest transaction that was renamed, `durable` the newest that a power cut cannot take back.
+`last` is the newest transaction that was committed, `durable` the newest that a power cut cannot take back:
+it and all before it were synced, each by who committed it, many at the same time where there are many threads.
 Nobody is shown anything newer than `durable`. Conflicts are looked for up to `last`, in the oid sets of the
 transactions since one's snapshot, which are kept here while anybody may need them.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Container
-from threading import Lock
+from threading import Condition, Lock
 
 from objstore.errors import StorageFailedError
 from objstore.ids import Oid, Tid
@@ -26,14 +27,15 @@ class Commits:
     `writer` is held from the last conflict check of a vote until the transaction was published.
     """
 
-    def __init__(self, last: Tid, sync: Callable[[], None], path: str) -> None:
+    def __init__(self, last: Tid, path: str) -> None:
         self.writer = Lock()  # rank 1: guards the order of commits and `last`
-        self._syncing = Lock()  # rank 3: guards the advance of `durable`
-        self._lock = Lock()  # a leaf: guards the lists below
-        self.last = last
+        self._settled = Condition(Lock())  # rank 3: guards the four below
+        self._unsettled: dict[Tid, bool] = {}  # those after `durable`, in their order, and whether they are synced
+        self._waiting = 0
         self.durable = last
         self.syncs = 0
-        self._sync = sync
+        self._lock = Lock()  # a leaf: guards the lists below
+        self.last = last
         self._path = path
         self._failure: StorageFailedError | None = None
         self._forgotten = last  # the lists tell all changes after this tid
@@ -53,7 +55,9 @@ class Commits:
             raise StorageFailedError(self._failure.path, self._failure.args[0]) from self._failure
 
     def publish(self, tid: Tid, oids: frozenset[Oid]) -> None:
-        """Make a renamed transaction the last one. Called with `writer` held."""
+        """Make a committed transaction the last one. Called with `writer` held."""
+        with self._settled:
+            self._unsettled[tid] = False
         with self._lock:
             self._tids.append(tid)
             self._changes.append(oids)
@@ -64,22 +68,59 @@ class Commits:
                 self._forget(len(self._tids) // 2)
         self.last = tid
 
-    def make_durable(self, tid: Tid) -> None:
-        """Return once `tid` is durable. One sync serves all who wait for it (group commit).
+    def make_durable(self, tid: Tid, sync: Callable[[], None]) -> None:
+        """Sync a published transaction, and return once all before it are durable too.
 
-        Raises StorageFailedError where the sync fails: what it covered may be there after a crash, or not.
+        Raises StorageFailedError where this or an earlier sync fails: whether what it was to make durable is
+        there after a crash, nobody can say.
         """
-        with self._syncing:
-            if self.durable >= tid:
-                return
-            self.require_sound()
-            target = self.last
+        try:
+            sync()
+            self._settle(tid)
+        except OSError as error:
+            raise self._give_up(error.strerror or str(error)) from error
+        except BaseException:  # as by Ctrl-C; but nobody else can sync it, and all that come after it wait for it
             try:
-                self._sync()
-            except OSError as error:
-                raise self.fail(f"the journal cannot be synced: {error.strerror or error}") from error
-            self.syncs += 1
-            self.durable = target
+                sync()
+                self._settle(tid)
+            except BaseException as error:
+                self._give_up(repr(error))
+                raise
+            raise
+        if self.durable < tid:
+            self._wait(tid)
+
+    def _give_up(self, reason: str) -> StorageFailedError:
+        failure = self.fail(f"a transaction cannot be synced: {reason}")
+        with self._settled:
+            self._settled.notify_all()
+        return failure
+
+    def _settle(self, tid: Tid) -> None:
+        """A transaction is synced: move `durable` on over all that are, and have none before them that is not."""
+        with self._settled:
+            unsettled = self._unsettled
+            if tid in unsettled:
+                self.syncs += 1
+                unsettled[tid] = True
+            while unsettled:
+                first = next(iter(unsettled))
+                if not unsettled[first]:
+                    break
+                self.durable = first
+                del unsettled[first]
+            if self._waiting:
+                self._settled.notify_all()
+
+    def _wait(self, tid: Tid) -> None:
+        with self._settled:
+            self._waiting += 1
+            try:
+                while self.durable < tid:
+                    self.require_sound()
+                    self._settled.wait()
+            finally:
+                self._waiting -= 1
 
     def changed(self, after: Tid, upto: Tid, except_for: Container[Tid] = ()) -> frozenset[Oid] | None:
         """The oids changed by transactions with `after` < tid <= `upto`, those of some left out.

@@ -1,22 +1,25 @@
 """The journal: committed transactions that are not yet flushed, each a directory with one file.
 
-A transaction is written into `working_<token>_temp/t`, synced there, and committed by renaming the
-directory to `working_<tid>_<previous tid>_done`. The rename is durable, and with it all renames before it,
-once the journal's directory has been synced.
+A transaction is written into `spare_<token>/t` or, where there is none to be used again, into
+`working_<token>_temp/t` (see `drafts`). It is committed by renaming the directory to
+`working_<tid>_<previous tid>_done` and writing the file's header, which says the same; and it is durable once
+the file was synced, and all transactions before it are durable.
 
 A flushed transaction's directory is recycled as `spare_<token>`: writing over a file that has its blocks
-already saves the creation, and the sync of its size. The header says how much of such a file is meant, and
-each record carries the token of its transaction, so that nobody takes old bytes for new or new for old.
+already saves the creation, and the syncs of its names. So a commit costs one sync. A crash may take back the
+rename of a recycled directory: what counts is the header, under whatever name. It says how much of such a
+file is meant, and each record carries the token of its transaction, so that nobody takes old bytes for new or
+new for old.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from zlib import crc32
 
-from objstore.contracts import Filesystem
+from objstore.contracts import Filesystem, WritableFile
+from objstore.engine.drafts import Draft
 from objstore.errors import CorruptionError
 from objstore.formats import layouts, records
 from objstore.formats.transactions import (
@@ -25,27 +28,13 @@ from objstore.formats.transactions import (
     Place,
     decode_header,
     decode_tail,
-    encode_tail,
 )
-from objstore.ids import NO_TID, Oid, Tid
+from objstore.ids import Oid, Tid
 from objstore.revisions import Details, Revision, RevisionSummary, Transaction
 
 MAX_SPARES = 512
 MAX_SPARE_SIZE = 64 * 2**10
 """A file longer than this many bytes is removed rather than kept for reuse."""
-BLOCK = 4096
-"""Files are padded to this, so that a recycled one seldom has to grow."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Draft:
-    """A transaction written and synced, but not committed."""
-
-    path: str
-    token: bytes
-    header: FileHeader
-    transaction: Transaction
-    places: list[Place]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,57 +66,40 @@ class Journal:
 
     # --- writing ---
 
-    def write(self, token: bytes, durable: Tid, details: Details, revisions: Sequence[Revision]) -> Draft:
-        """Write a transaction and make it durable, but for its name: one fdatasync, and one fsync of its
-        directory unless that is a recycled one. Raises OSError; nothing is left then.
-        """
-        encoded = [records.encode(revision, Tid(token)) for revision in revisions]
-        oids = tuple(revision.oid for revision in revisions)
-        transaction = Transaction(Tid(token), NO_TID, details, oids)
-        tail = encode_tail(transaction, [len(record) for record in encoded])
-        body = b"".join([*encoded, tail])
-        end = FILE_HEADER_SIZE + len(body)
-        header = FileHeader(token, durable, len(encoded), end - len(tail), end, crc32(body))
-        places = []
-        offset = FILE_HEADER_SIZE
-        for record in encoded:
-            places.append(Place(offset, len(record)))
-            offset += len(record)
+    def begin(self, token: bytes, details: Details) -> Draft:
+        """A directory and a file for a transaction to be written into. Raises OSError; nothing is left then."""
+        while self._spares:
+            try:
+                path = self._spares.pop()
+                return Draft(self.filesystem, path, token, details, self._open(path), recycled=True)
+            except (IndexError, FileNotFoundError):  # another thread took the last, or somebody removed it
+                continue
         path = f"{self.path}/{layouts.temp_name(token)}"
         try:
-            self._write_file(path, b"".join((header.encode(), body, bytes(-end % BLOCK))))
+            self.filesystem.make_directory(path)
+            file = self.filesystem.create(f"{path}/{layouts.TRANSACTION_FILE}")
         except BaseException:
             with contextlib.suppress(OSError):  # the first error is the one to report; recovery drops the rest
                 self._remove(path)
             raise
-        return Draft(path, token, header, transaction, places)
+        return Draft(self.filesystem, path, token, details, file, recycled=False)
 
-    def _write_file(self, path: str, content: bytes) -> None:
-        name = f"{path}/{layouts.TRANSACTION_FILE}"
-        recycled = self._take_spare(path)
-        if not recycled:
-            self.filesystem.make_directory(path)
-        with self.filesystem.open_existing(name) if recycled else self.filesystem.create(name) as file:
-            file.write(content)
-            file.sync()
-        if not recycled:
-            self.filesystem.sync_directory(path)
+    def _open(self, path: str) -> WritableFile:
+        return self.filesystem.open_existing(f"{path}/{layouts.TRANSACTION_FILE}")
 
-    def _take_spare(self, path: str) -> bool:
-        while self._spares:
-            try:
-                self.filesystem.rename(self._spares.pop(), path)
-            except (IndexError, FileNotFoundError):  # another thread took the last, or somebody removed it
-                continue
-            return True
-        return False
-
-    def commit(self, draft: Draft, tid: Tid, previous: Tid) -> Waiting:
-        """Give a draft its name. Durable after the next `sync`. Raises OSError; it is a draft still then."""
+    def name(self, draft: Draft, tid: Tid, previous: Tid) -> None:
+        """Give a draft its last name. Raises OSError; it has the one before still then."""
         path = f"{self.path}/{layouts.done_name(tid, previous)}"
         self.filesystem.rename(draft.path, path)
-        transaction = replace(draft.transaction, tid=tid, previous=previous)
-        return Waiting(path, draft.header, transaction, draft.places)
+        draft.path = path
+
+    def commit(self, draft: Draft, details: Details, tid: Tid, previous: Tid, durable: Tid) -> Waiting:
+        """Commit a draft that was named. Durable after `Draft.sync`, if all before it are.
+
+        Raises OSError: nobody can say then whether it is committed.
+        """
+        header = draft.seal(tid, previous, durable)
+        return Waiting(draft.path, header, Transaction(tid, previous, details, draft.oids), draft.places)
 
     def sync(self) -> None:
         """Make every name in the journal durable."""
@@ -135,17 +107,44 @@ class Journal:
 
     # --- reading ---
 
-    def adopt(self, name: layouts.DoneName) -> Waiting:
-        """Read a committed transaction's header, table and details, verified. Raises CorruptionError."""
-        path = f"{self.path}/{layouts.done_name(name.tid, name.previous)}"
+    def header(self, name: str) -> FileHeader | None:
+        """What the file in a directory of this name says; None where nothing was committed in it.
+
+        Raises CorruptionError where there is something else than a header.
+        """
+        file = f"{self.path}/{name}/{layouts.TRANSACTION_FILE}"
+        try:
+            content = self.filesystem.read_at(file, 0, FILE_HEADER_SIZE)
+        except FileNotFoundError:
+            return None
+        return decode_header(content, file) if any(content) else None
+
+    def adopt(self, name: str, header: FileHeader, *, whole: bool) -> Waiting:
+        """Read a committed transaction's table and details, verified; all of the file if asked for the `whole`.
+
+        Raises CorruptionError.
+        """
+        path = f"{self.path}/{name}"
         file = f"{path}/{layouts.TRANSACTION_FILE}"
         try:
-            header = decode_header(self.filesystem.read_at(file, 0, FILE_HEADER_SIZE), file)
             tail = self.filesystem.read_at(file, header.tail, header.end - header.tail)
-        except FileNotFoundError as error:
-            raise CorruptionError(file, "a committed transaction's file is missing", tid=name.tid) from error
-        transaction, places = decode_tail(tail, header, file)
-        return Waiting(path, header, replace(transaction, tid=name.tid, previous=name.previous), places)
+            waiting = Waiting(path, header, *decode_tail(tail, header, file))
+            if whole:
+                self._content(waiting)
+        except FileNotFoundError as error:  # who only looks at a journal that is in use
+            raise CorruptionError(file, "a committed transaction's file is missing", tid=header.tid) from error
+        return waiting
+
+    def settle(self, waiting: Waiting, *, sync: bool) -> Waiting:
+        """Give an adopted transaction its last name, and, if asked to, make all of it durable but that name."""
+        path = f"{self.path}/{layouts.done_name(waiting.tid, waiting.transaction.previous)}"
+        if waiting.path != path:
+            self.filesystem.rename(waiting.path, path)
+        if sync:
+            with self._open(path) as file:
+                file.sync()
+            self.filesystem.sync_directory(path)
+        return replace(waiting, path=path)
 
     def revision(self, waiting: Waiting, oid: Oid, place: Place) -> Revision:
         """One revision, verified. Raises CorruptionError or OSError, also where the file was recycled."""
@@ -156,14 +155,20 @@ class Journal:
     def revisions(self, waiting: Waiting) -> list[Revision]:
         """All revisions of a transaction, in its order, with the checksum of the whole verified."""
         path = f"{waiting.path}/{layouts.TRANSACTION_FILE}"
-        content = self.filesystem.read_at(path, 0, waiting.size)
-        header = decode_header(content, path)
-        if header != waiting.header or crc32(memoryview(content)[FILE_HEADER_SIZE:]) != header.body_crc:
-            raise CorruptionError(path, "the checksum of a transaction is wrong", tid=waiting.tid)
+        content = self._content(waiting)
         return [
             self._verified(records.decode(content, place.offset, path), waiting, oid, place, path)
             for oid, place in zip(waiting.transaction.oids, waiting.places, strict=True)
         ]
+
+    def _content(self, waiting: Waiting) -> bytes:
+        """All of a transaction's file that is meant, verified."""
+        path = f"{waiting.path}/{layouts.TRANSACTION_FILE}"
+        content = self.filesystem.read_at(path, 0, waiting.size)
+        header = decode_header(content, path)
+        if header != waiting.header or crc32(memoryview(content)[FILE_HEADER_SIZE:]) != header.body_crc:
+            raise CorruptionError(path, "the checksum of a transaction is wrong", tid=waiting.tid)
+        return content
 
     def _verified(self, revision: Revision, waiting: Waiting, oid: Oid, place: Place, path: str) -> Revision:
         if revision.oid != oid or revision.tid != waiting.header.token:
@@ -186,8 +191,12 @@ class Journal:
     # --- letting go ---
 
     def discard(self, draft: Draft) -> None:
-        """Remove a draft. Raises OSError; recovery drops what stays."""
-        self._remove(draft.path)
+        """Let go of a draft; its directory is used again if it was before. Raises OSError."""
+        draft.close()
+        if draft.recycled and draft.size <= MAX_SPARE_SIZE:
+            self._spares.append(draft.path)
+        else:
+            self._remove(draft.path)
 
     def recycle(self, path: str, size: int, token: bytes) -> None:
         """Let go of a flushed transaction's directory, keeping it for reuse where that pays."""

@@ -1,12 +1,13 @@
 """Writing a transaction: store, vote, finish, in the order that the design promises.
 
-Vote: 1. look for conflicts and resolve them, so that the common case writes once; 2. write the records and
-make them durable (a full disk shows here); 3. take the writer lock; 4. look for conflicts with what was
-committed meanwhile; if anything was resolved, write and sync again. Finish: 5. allocate the tid; 6. rename;
-7. publish; 8. release the writer lock; 9. sync the journal, which serves all who wait for it.
+Vote: 1. look for conflicts and resolve them, so that the common case writes once; 2. write the records into a
+draft, on room that was allocated for them (a full disk shows here); 3. take the writer lock; 4. look for
+conflicts with what was committed meanwhile; what was resolved is written again. Finish: 5. allocate the tid; 6.
+rename the draft; 7. write its header, which commits; 8. publish; 9. release the writer lock; 10. sync the
+draft; 11. wait until all transactions before it are durable.
 
-A crash before 6 leaves a directory that recovery drops; between 6 and 9 the transaction may be there or
-not, and was not acknowledged; after 9 it is there.
+A crash before 7 leaves a directory that recovery drops; between 7 and 10 the transaction may be there whole or
+not at all, and was not acknowledged; after 11 it is there.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from dataclasses import dataclass, replace
 
 from objstore.contracts import Conflict, Resolver
 from objstore.engine.commits import Commits
+from objstore.engine.drafts import Draft
 from objstore.engine.failures import storage_error
 from objstore.engine.flusher import Flusher
-from objstore.engine.journal import Draft
 from objstore.engine.lookup import Lookup
 from objstore.engine.oids import Oids
 from objstore.engine.undo import Undoing
 from objstore.engine.views import StoreView
+from objstore.engine.writes import Writes
 from objstore.errors import (
     ClosedError,
     ConflictError,
@@ -49,6 +51,8 @@ class Workshop:
     clock: Callable[[], float]
     new_token: Callable[[], bytes]
     packed_upto: Callable[[], Tid]
+    memory: int
+    """How many bytes of records each transaction keeps in memory."""
     is_doomed: Callable[[Oid], bool] | None = None
     """Set while objects are being, or have been, packed away: what must not be referred to."""
 
@@ -61,13 +65,16 @@ class Pending:
         self._details = details
         self._view = view
         self._resolver = resolver
-        self._writes: dict[Oid, Revision] = {}  # tid: NO_TID; previous: the serial it was changed from
+        self._writes = Writes(self._begin_draft, workshop.memory)
         self._reads: dict[Oid, Tid] = {}
         self._resolved: set[Oid] = set()
         self._checked = view.snapshot  # conflicts were looked for up to here
-        self._draft: Draft | None = None
+        self._voted = False
         self._writing = False  # whether this holds the writer lock
         self._ended = False
+
+    def _begin_draft(self) -> Draft:
+        return self._workshop.lookup.journal.begin(self._workshop.new_token(), self._details)
 
     # --- collecting ---
 
@@ -80,7 +87,14 @@ class Pending:
                 raise RecordTooLargeError(oid, len(data), records.MAX_DATA)
             if references is None:
                 references = pickles.references(data)
-        self._writes[oid] = Revision(oid, NO_TID, serial, data, references, copied_from)
+        self._put(Revision(oid, NO_TID, serial, data, references, copied_from))
+
+    def _put(self, revision: Revision) -> None:
+        try:
+            self._writes.put(revision)
+        except OSError as error:
+            self.abort()
+            raise storage_error(self._workshop.lookup.journal.path, error) from error
 
     def check_current(self, oid: Oid, serial: Tid) -> None:
         self._require_open()
@@ -89,19 +103,21 @@ class Pending:
     def undo(self, tid: Tid) -> frozenset[Oid]:
         self._require_open()
         workshop = self._workshop
-        undoing = Undoing(workshop.lookup, self._resolver, self._writes, workshop.packed_upto())
+        undoing = Undoing(workshop.lookup, self._resolver, self._writes.get, workshop.packed_upto())
         writes = undoing.undo(tid, upto=workshop.commits.durable)
-        self._writes.update(writes)
+        for revision in writes.values():
+            self._put(revision)
         return frozenset(writes)
 
     def _require_open(self) -> None:
-        if self._ended or self._draft is not None:
+        if self._ended or self._voted:
             raise ClosedError("the transaction")
 
     # --- vote ---
 
     def vote(self) -> frozenset[Oid]:
         self._require_open()
+        self._voted = True
         workshop = self._workshop
         workshop.commits.require_sound()
         workshop.flusher.wait_for_room()
@@ -114,7 +130,6 @@ class Pending:
             self._writing = True
             workshop.commits.require_sound()
             if self._check(workshop.commits.last):
-                self._discard()
                 self._write()
             self._refuse_dangling()
         except OSError as error:
@@ -128,7 +143,7 @@ class Pending:
     def _check(self, upto: Tid) -> bool:
         """Look for conflicts with transactions after those looked at; whether anything was resolved."""
         changed = self._workshop.commits.changed(self._checked, upto)
-        suspects = self._writes if changed is None else changed & self._writes.keys()
+        suspects = self._writes.oids() if changed is None else changed & self._writes.oids()
         readers = self._reads if changed is None else changed & self._reads.keys()
         for oid in readers:
             committed = self._workshop.lookup.newest(oid) or NO_TID
@@ -137,19 +152,20 @@ class Pending:
         resolved = False
         for oid in sorted(suspects):
             committed = self._workshop.lookup.newest(oid) or NO_TID
-            if committed != self._writes[oid].previous:
-                self._writes[oid] = self._resolve(self._writes[oid], committed)
+            if committed != self._writes.previous(oid):
+                self._writes.put(self._resolve(oid, committed))
                 self._resolved.add(oid)
                 resolved = True
         self._checked = upto
         return resolved
 
-    def _resolve(self, write: Revision, committed: Tid) -> Revision:
-        oid, serial = write.oid, write.previous
+    def _resolve(self, oid: Oid, committed: Tid) -> Revision:
+        write, serial = self._writes.get(oid), self._writes.previous(oid)
         current = self._workshop.lookup.load(oid, committed)
         base = self._workshop.lookup.load(oid, serial) if serial != NO_TID else None
         if (
-            write.data is None
+            write is None
+            or write.data is None
             or current is None
             or current.data is None
             or base is None
@@ -176,7 +192,7 @@ class Pending:
         is_doomed = self._workshop.is_doomed
         if is_doomed is None:
             return
-        for write in self._writes.values():
+        for write in self._writes:
             mentioned = split_oids(write.references or b"")
             for oid in (write.oid, *mentioned):
                 if is_doomed(oid):
@@ -185,15 +201,13 @@ class Pending:
                     )
 
     def _cover_new_oids(self) -> None:
-        new = [oid for oid, write in self._writes.items() if write.previous == NO_TID]
+        writes = self._writes
+        new = [oid for oid in writes.oids() if writes.previous(oid) == NO_TID]
         if new:
             self._workshop.oids.cover(max(new))
 
     def _write(self) -> None:
-        workshop = self._workshop
-        self._draft = workshop.lookup.journal.write(
-            workshop.new_token(), workshop.commits.durable, self._details, list(self._writes.values())
-        )
+        self._writes.spill().complete()
 
     # --- finish ---
 
@@ -201,24 +215,33 @@ class Pending:
         commits, journal = self._workshop.commits, self._workshop.lookup.journal
         if self._ended or not self._writing:
             raise UsageError("a transaction is finished after it has voted, once")
-        if self._draft is None:
+        draft = self._writes.draft
+        if draft is None:
             self._end()
             return commits.durable
-        tid = next_tid(commits.last, self._workshop.clock())
+        previous = commits.last
+        tid = next_tid(previous, self._workshop.clock())
         try:
-            waiting = journal.commit(self._draft, tid, commits.last)
-            self._workshop.lookup.index.add(waiting)
-            commits.publish(tid, frozenset(waiting.transaction.oids))
-        except OSError as error:  # the rename failed, so it is a draft still
+            journal.name(draft, tid, previous)
+        except OSError as error:  # it is a draft still
             self.abort()
             raise storage_error(journal.path, error) from error
-        except BaseException:
-            commits.fail("a commit was interrupted while it was renamed")
+        try:
+            waiting = journal.commit(draft, self._details, tid, previous, commits.durable)
+            self._workshop.lookup.index.add(waiting)
+            commits.publish(tid, frozenset(waiting.transaction.oids))
+        except BaseException as error:
+            draft.close()
+            failure = commits.fail(f"a commit was interrupted while it wrote its header: {error}")
+            if isinstance(error, OSError):
+                raise failure from error
             raise
         finally:
-            self._draft = None
             self._end()
-        commits.make_durable(tid)
+        try:
+            commits.make_durable(tid, draft.sync)
+        finally:
+            draft.close()
         self._view.committed(tid)
         self._workshop.flusher.notify()
         return tid
@@ -227,15 +250,12 @@ class Pending:
         if self._ended:
             return
         try:
-            with contextlib.suppress(OSError):  # a draft that cannot be removed is dropped by recovery
-                self._discard()
+            draft = self._writes.draft
+            if draft is not None:
+                with contextlib.suppress(OSError):  # a draft that cannot be removed is dropped by recovery
+                    self._workshop.lookup.journal.discard(draft)
         finally:
             self._end()
-
-    def _discard(self) -> None:
-        draft, self._draft = self._draft, None
-        if draft is not None:
-            self._workshop.lookup.journal.discard(draft)
 
     def _end(self) -> None:
         self._ended = True

@@ -80,12 +80,19 @@ class DirectoryStore:
         for waiting in recovered.waiting:
             index.add(waiting)
         self._lookup = Lookup(journal, index, home)
-        self._commits = Commits(recovered.last, journal.sync, journal.path)
+        self._commits = Commits(recovered.last, journal.path)
         self._snapshots = Snapshots(self._commits)
         self._flusher = Flusher(self._lookup, self._commits, self._snapshots, marks, options)
         self._oids = Oids(marks)
         self._workshop = Workshop(
-            self._lookup, self._commits, self._flusher, self._oids, clock, new_token, self.packed_upto
+            self._lookup,
+            self._commits,
+            self._flusher,
+            self._oids,
+            clock,
+            new_token,
+            self.packed_upto,
+            options.transaction_memory,
         )
         self._packing = Lock()  # held by the one pack that runs
         self._past = NO_TID  # while a pack runs: nobody is given a view of an earlier time

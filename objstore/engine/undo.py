@@ -9,7 +9,7 @@ refused. An object that the transaction created becomes deleted. These are ZODB'
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 from objstore.contracts import Conflict, Resolver
@@ -20,10 +20,10 @@ from objstore.revisions import Revision
 
 
 class Undoing:
-    """Works out undos, on top of what the pending transaction has `written` so far."""
+    """Works out undos, on top of what the pending transaction has `written` of an object so far."""
 
     def __init__(
-        self, lookup: Lookup, resolver: Resolver, written: Mapping[Oid, Revision], packed_upto: Tid
+        self, lookup: Lookup, resolver: Resolver, written: Callable[[Oid], Revision | None], packed_upto: Tid
     ) -> None:
         self._lookup = lookup
         self._resolver = resolver
@@ -49,7 +49,7 @@ class Undoing:
             raise UndoError(tid, "its record was packed away", oid)
         before = self._before(undone)
         # What is current: what this transaction has written already, or what is stored.
-        written = self._written.get(oid)
+        written = self._written(oid)
         current = written or stored
         serial = written.previous if written is not None else stored.tid
         if (written is None and stored.tid == tid) or current.data == undone.data:

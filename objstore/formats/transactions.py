@@ -2,15 +2,17 @@
 
 `docs/format/transaction.md` is the specification. Details stand alone in the home of a Full store
 (`t<tid>`), and within a journal file, where they carry the transaction's token in place of the tid, because
-the file is synced before the tid is known.
+they are written before the tid is known.
 
 A journal file is: a header of fixed size; the records; the table of where they stand; the details. The
-header says how long all of it is, because a recycled file may be longer than what it holds now.
+header is written last, and commits: it says which transaction this is, and has the checksum of all the rest.
+It also says how long all of it is, because a recycled file may be longer than what it holds now.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Container
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -21,12 +23,14 @@ from objstore.ids import Oid, Tid
 from objstore.revisions import Details, Transaction
 
 DETAILS_MAGIC, FILE_MAGIC = b"oT", b"oJ"
-VERSION = 1
+VERSION, FILE_VERSION = 1, 2
 
 _DETAILS = struct.Struct(">2sBx8s8sIIII")  # then user, description, extension, oids, checksum of all
-_FILE = struct.Struct(">2sBx8s8sIQQII")  # the last number is the checksum of the header before it
+_FILE = struct.Struct(">2sBx8s8s8s8sIQQII")  # the last number is the checksum of the header before it
 _CRC = struct.Struct(">I")
 FILE_HEADER_SIZE = _FILE.size
+_DEAD = 1 << 63
+"""Marks the size of a record that was written and then replaced by another of the same file."""
 
 
 def encode_details(transaction: Transaction) -> bytes:
@@ -81,15 +85,18 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FileHeader:
-    """The first `FILE_HEADER_SIZE` bytes of a journal file.
+    """The first `FILE_HEADER_SIZE` bytes of a journal file that was committed; zeros before.
 
-    `token` is unlike that of any other transaction; the records carry it as their tid. `durable` is the
-    newest transaction that was known to be durable when this one was written: recovery needs it to tell a
-    tail that was never acknowledged from damage. `tail` is where the records end and table and details
-    begin, `end` where all ends. `body_crc` is the checksum of all between the header and `end`.
+    `token` is unlike that of any other transaction; the records carry it as their tid. `tid` and `previous`
+    are those of the transaction and of the one before. `durable` is the newest transaction that was known to
+    be durable when this one was committed: recovery needs it to tell a tail that was never acknowledged from
+    damage. `count` is that of the records, `tail` where they end and table and details begin, `end` where all
+    ends. `body_crc` is the checksum of all between the header and `end`.
     """
 
     token: bytes
+    tid: Tid
+    previous: Tid
     durable: Tid
     count: int
     tail: int
@@ -97,33 +104,39 @@ class FileHeader:
     body_crc: int
 
     def encode(self) -> bytes:
-        fields = (self.token, self.durable, self.count, self.tail, self.end, self.body_crc)
-        head = _FILE.pack(FILE_MAGIC, VERSION, *fields, 0)[: -_CRC.size]
+        ids = (self.token, self.tid, self.previous, self.durable)
+        sizes = (self.count, self.tail, self.end)
+        head = _FILE.pack(FILE_MAGIC, FILE_VERSION, *ids, *sizes, self.body_crc, 0)[: -_CRC.size]
         return head + _CRC.pack(crc32(head))
 
 
 def decode_header(buffer: bytes, path: str = "<bytes>") -> FileHeader:
-    """The header of a journal file, verified. Raises `CorruptionError`."""
+    """The header of a journal file, verified. Raises `CorruptionError`, also where it was not committed."""
     if len(buffer) < FILE_HEADER_SIZE:
         raise CorruptionError(path, "a journal file is cut off", offset=0)
-    magic, version, token, durable, count, tail, end, body_crc, crc = _FILE.unpack_from(buffer)
+    magic, version, token, tid, previous, durable, count, tail, end, body_crc, crc = _FILE.unpack_from(buffer)
     if magic != FILE_MAGIC:
-        raise CorruptionError(path, "this is no journal file", offset=0)
-    if version != VERSION:
-        raise CorruptionError(path, f"journal version {version}; this objstore reads {VERSION}", offset=0)
+        raise CorruptionError(path, "this is no journal file, or none that was committed", offset=0)
+    if version != FILE_VERSION:
+        raise CorruptionError(path, f"journal version {version}; this objstore reads {FILE_VERSION}", offset=0)
     if crc32(buffer[: FILE_HEADER_SIZE - _CRC.size]) != crc:
         raise CorruptionError(path, "the checksum of a journal file's header is wrong", offset=0)
-    return FileHeader(token, Tid(durable), count, tail, end, body_crc)
+    return FileHeader(token, Tid(tid), Tid(previous), Tid(durable), count, tail, end, body_crc)
 
 
-def encode_tail(transaction: Transaction, sizes: list[int]) -> bytes:
-    """The table (the sizes of the records, in order, and its checksum) and the details."""
+def encode_tail(transaction: Transaction, sizes: list[int], dead: Container[int] = ()) -> bytes:
+    """The table (the sizes of the records, in order, and its checksum) and the details.
+
+    `dead` are the positions of records that do not count; the transaction's oids are those of the others.
+    """
+    if dead:
+        sizes = [size | _DEAD if at in dead else size for at, size in enumerate(sizes)]
     table = struct.pack(f">{len(sizes)}Q", *sizes)
     return table + _CRC.pack(crc32(table)) + encode_details(transaction)
 
 
 def decode_tail(buffer: bytes, header: FileHeader, path: str) -> tuple[Transaction, list[Place]]:
-    """The details (with the token as tid) and the places of the records, in the order of the oids."""
+    """The transaction and the places of its records, in the order of its oids."""
     if len(buffer) != header.end - header.tail or len(buffer) < 8 * header.count + _CRC.size:
         raise CorruptionError(path, "a journal file's table is cut off", offset=header.tail)
     table = buffer[: 8 * header.count]
@@ -132,9 +145,12 @@ def decode_tail(buffer: bytes, header: FileHeader, path: str) -> tuple[Transacti
     places = []
     offset = FILE_HEADER_SIZE
     for size in struct.unpack(f">{header.count}Q", table):
-        places.append(Place(offset, size))
-        offset += size
-    transaction = decode_details(buffer[len(table) + _CRC.size :], path)
-    if offset != header.tail or len(transaction.oids) != header.count or transaction.tid != header.token:
+        if size & _DEAD:
+            offset += size ^ _DEAD
+        else:
+            places.append(Place(offset, size))
+            offset += size
+    written = decode_details(buffer[len(table) + _CRC.size :], path)
+    if offset != header.tail or len(written.oids) != len(places) or written.tid != header.token:
         raise CorruptionError(path, "a journal file's table does not fit its records", offset=header.tail)
-    return transaction, places
+    return Transaction(header.tid, header.previous, written.details, written.oids), places

@@ -196,6 +196,13 @@ class MemoryFile:
         """Write all of `data` at `offset`; the position stays. Raises OSError."""
         self._filesystem._write(self._open_file(), offset, data, self._path)
 
+    def allocate(self, size: int) -> None:
+        """Let the file be at least `size` bytes long. Raises OSError."""
+        file = self._open_file()
+        length = len(file.data)
+        if length < size:
+            self._filesystem._write(file, length, bytes(size - length), self._path)
+
     def sync(self) -> None:
         """Nothing, but that the file must be open."""
         self._open_file()

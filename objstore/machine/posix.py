@@ -173,6 +173,16 @@ class PosixFile:
             while done < len(rest):
                 done += self._taken(self._pwrite(self._descriptor, rest[done:], offset + done))
 
+    def allocate(self, size: int) -> None:
+        """Make sure that no write up to `size` can fail for want of room, as far as the system can promise it.
+
+        Costs one look at the file's length where it is long enough: what it has was allocated before. Raises
+        OSError.
+        """
+        length = os.fstat(self._descriptor).st_size
+        if length < size:
+            os.posix_fallocate(self._descriptor, length, size - length)
+
     def _taken(self, count: int) -> int:
         if count <= 0:
             raise OSError(errno.EIO, "the system took none of the bytes to be written", self._path)

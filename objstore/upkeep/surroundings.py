@@ -23,6 +23,7 @@ from objstore.formats.layouts import (
     parse_mark_name,
     temp_name,
 )
+from objstore.ids import NO_TID
 
 _FOREIGN = "this is no file of the store"
 _REMOVED_LATER = "opening the store for writing removes it"
@@ -50,7 +51,7 @@ class Surroundings:
     def _examine_once(self) -> Examination:
         marks = Marks(self._filesystem, self._directory.marks)
         marks.read()
-        return examine(self._journal, marks)
+        return examine(self._journal, marks, NO_TID if self._store.read_only else self._store.last_tid())
 
     def findings(self) -> Iterator[Finding]:
         """Tell what is wrong around the home."""
@@ -140,10 +141,9 @@ class Surroundings:
             path = f"{place}/{done_name(done.tid, done.previous)}"
             yield Finding("leftover", path, f"the home has it; {_REMOVED_LATER}", tid=done.tid)
         if not found.damage:
-            for done in found.unreached:
-                path = f"{place}/{done_name(done.tid, done.previous)}"
+            for candidate in found.unreached:
                 reason = "it was never acknowledged; opening the store for writing moves it to lost+found"
-                yield Finding("leftover", path, reason, tid=done.tid)
+                yield Finding("leftover", f"{place}/{candidate.directory}", reason, tid=candidate.tid)
 
     def _transaction_findings(self, waiting: Waiting) -> Iterator[Finding]:
         """Read a transaction as the flusher will."""

@@ -1,0 +1,148 @@
+"""A transaction while it is written: a directory of the journal, with its file open.
+
+1. Records are added; past `CHUNK` bytes they are written, so a transaction of any size needs little memory.
+2. `complete` writes the rest, with table and details, in one write where all of it fits. Room on the disk was
+   allocated before each write, so a full disk shows here, and the place of the header holds zeros.
+3. More may be added still, as when a conflict was resolved; a record that replaces one of the same object
+   makes that one dead. Then it is completed again.
+4. `seal` writes the header, which commits. It goes over bytes that the file has already.
+5. `sync` makes it durable: one sync of the file where the directory is a recycled one, so that its names are
+   durable already; else two more, of the new directory and of the journal.
+
+A crash before 4 leaves a file that says nothing; between 4 and the end of 5 the transaction may be there or
+not, whole in the first case, because the header has the checksum of all the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from zlib import crc32
+
+from objstore.contracts import Filesystem, WritableFile
+from objstore.formats import records
+from objstore.formats.layouts import TRANSACTION_FILE
+from objstore.formats.transactions import FILE_HEADER_SIZE, FileHeader, Place, encode_tail
+from objstore.ids import NO_TID, Oid, Tid
+from objstore.revisions import Details, Revision, Transaction
+
+CHUNK = 2**20
+"""How many bytes of records are kept back before they are written."""
+BLOCK = 4096
+"""Files are padded to this, so that a recycled one seldom has to grow."""
+
+
+class Draft:
+    """A transaction that was not committed yet. Used by one thread at a time."""
+
+    def __init__(
+        self,
+        filesystem: Filesystem,
+        path: str,
+        token: bytes,
+        details: Details,
+        file: WritableFile,
+        *,
+        recycled: bool,
+    ) -> None:
+        self.path = path
+        self.token = token
+        self._filesystem = filesystem
+        self._details = details
+        self._file = file
+        self.recycled = recycled
+        self._chunks: list[bytes] = [bytes(FILE_HEADER_SIZE)]  # what was added and not written
+        self._held = FILE_HEADER_SIZE  # bytes of them
+        self._written = 0  # where they belong
+        self._crc = 0  # of the records that were written
+        self._tail = FILE_HEADER_SIZE  # where the next record will begin
+        self._sizes: list[int] = []
+        self._places: list[Place] = []
+        self._at: dict[Oid, int] = {}  # which of them is an object's
+        self._dead: set[int] = set()
+        self._end = 0
+        self._body_crc = 0
+
+    # --- writing ---
+
+    def add(self, revisions: Iterable[Revision]) -> None:
+        """Add records, each in place of an earlier one of the same object. Raises OSError."""
+        token, sizes, places, at = Tid(self.token), self._sizes, self._places, self._at
+        for revision in revisions:
+            record = records.encode(revision, token)
+            size = len(record)
+            replaced = at.pop(revision.oid, None)
+            if replaced is not None:
+                self._dead.add(replaced)
+            at[revision.oid] = len(sizes)
+            sizes.append(size)
+            places.append(Place(self._tail, size))
+            self._chunks.append(record)
+            self._tail += size
+            self._held += size
+            if self._held >= CHUNK:
+                self._write()
+
+    def complete(self) -> None:
+        """Write all of it, but for the header. Raises OSError."""
+        transaction = Transaction(Tid(self.token), NO_TID, self._details, self.oids)
+        self._write(encode_tail(transaction, self._sizes, self._dead))
+
+    def _write(self, ending: bytes = b"") -> None:
+        """Write the records that are held back; with an ending, to where the next record will overwrite it."""
+        self._end = self._tail + len(ending)
+        padding = bytes(-self._end % BLOCK) if ending else b""
+        content = b"".join((*self._chunks, ending, padding))
+        self._file.allocate(self._written + len(content))
+        self._file.write_at(self._written, content)
+        begin = 0 if self._written else FILE_HEADER_SIZE
+        self._crc = crc32(memoryview(content)[begin : self._held], self._crc)
+        self._body_crc = crc32(ending, self._crc)
+        self._written += self._held
+        self._held = 0
+        self._chunks.clear()
+
+    # --- what it holds ---
+
+    @property
+    def size(self) -> int:
+        """Bytes of its file that are meant, as far as it is written."""
+        return self._end
+
+    @property
+    def oids(self) -> tuple[Oid, ...]:
+        """The objects that it has records of, in the order of the records."""
+        return tuple(self._at)
+
+    @property
+    def places(self) -> list[Place]:
+        """Where the records of these objects stand."""
+        return [self._places[at] for at in self._at.values()] if self._dead else self._places
+
+    def read(self, oid: Oid) -> Revision:
+        """A record that was added. Raises CorruptionError, OSError."""
+        if self._held:
+            self._write()
+        place = self._places[self._at[oid]]
+        file = f"{self.path}/{TRANSACTION_FILE}"
+        return records.decode(self._filesystem.read_at(file, place.offset, place.size), 0, file)
+
+    # --- committing ---
+
+    def seal(self, tid: Tid, previous: Tid, durable: Tid) -> FileHeader:
+        """Write the header. Raises OSError: nobody can say then whether it is written."""
+        header = FileHeader(
+            self.token, tid, previous, durable, len(self._sizes), self._tail, self._end, self._body_crc
+        )
+        self._file.write_at(0, header.encode())
+        return header
+
+    def sync(self) -> None:
+        """Make it durable, with its name. May be repeated. Raises OSError: nobody can say then whether it is."""
+        self._file.sync()
+        if not self.recycled:
+            self._filesystem.sync_directory(self.path)
+            self._filesystem.sync_directory(self.path.rpartition("/")[0])
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()

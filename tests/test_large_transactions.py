@@ -1,0 +1,142 @@
+"""Transactions that do not fit into memory: their records are on the disk before they commit."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+from crashing import assert_sound
+from stores import COMBINATIONS, add_up, commit, contents, open_on, record, refuse
+
+from objstore.contracts import Format, History, StoreOptions
+from objstore.engine.opening import open_store
+from objstore.errors import ConflictError
+from objstore.ids import NO_TID, oid_from
+from objstore.machine.memory import MemoryFilesystem
+from objstore.machine.posix import PosixFilesystem
+from objstore.revisions import Details
+from objstore.upkeep.pack import pack
+
+every_store = pytest.mark.parametrize(("history", "format"), COMBINATIONS)
+
+
+def small(history=History.FULL, format=Format.SEGMENTED):
+    """A store whose transactions keep next to nothing in memory."""
+    return open_on(MemoryFilesystem(), history, format, transaction_memory=100)
+
+
+def journal_of(store):
+    return {entry.name for entry in store.filesystem.entries(store.directory.journal)}
+
+
+@every_store
+def test_what_is_written_is_read(history, format):
+    store = small(history, format)
+    values = {number: "x" * number for number in range(60)}
+    commit(store, values)
+    assert contents(store, range(61)) == values
+    store.flush()
+    assert contents(store, range(61)) == values
+    commit(store, {number: "y" * number for number in range(0, 60, 2)} | {3: None})
+    store.close()
+    again = open_on(store.filesystem, history, format)
+    expected = {number: ("x" if number % 2 else "y") * number for number in range(60) if number != 3}
+    assert contents(again, range(61)) == expected
+    assert_sound(again)
+
+
+def test_an_object_stored_twice_has_the_second_record():
+    store = small()
+    view = store.view()
+    pending = store.begin(Details(), view, refuse)
+    for number in (0, 1, 2, 1, 0):
+        pending.store(oid_from(number), NO_TID, *record(f"{number} " * 40))
+    pending.store(oid_from(2), NO_TID, *record("the last"))
+    pending.vote()
+    tid = pending.finish()
+    view.close()
+    assert contents(store, range(4)) == {0: "0 " * 40, 1: "1 " * 40, 2: "the last"}
+    assert set(store.transaction(tid).oids) == {oid_from(number) for number in range(3)}
+    store.flush()
+    assert contents(store, range(4)) == {0: "0 " * 40, 1: "1 " * 40, 2: "the last"}
+
+
+def test_conflicts_are_resolved_and_refused():
+    store = small()
+    commit(store, {0: 10, 1: "text" * 50, 2: "more" * 50})
+    base = store.view()
+    commit(store, {0: 12})
+    commit(store, {0: 15, 1: "mine" * 50, 2: "mine" * 50}, view=base, resolver=add_up)
+    assert contents(store, range(3)) == {0: 17, 1: "mine" * 50, 2: "mine" * 50}
+    base = store.view()
+    commit(store, {1: "theirs"})
+    with pytest.raises(ConflictError):
+        commit(store, {1: "mine" * 60, 2: "mine" * 60}, view=base)
+    assert contents(store, range(3)) == {0: 17, 1: "theirs", 2: "mine" * 50}
+    assert not [name for name in journal_of(store) if name.endswith("_temp")]
+
+
+def test_a_resolved_conflict_after_the_records_were_written():
+    """Another transaction commits between the first look for conflicts and the writer lock."""
+    store = open_on(MemoryFilesystem())
+    commit(store, {0: 10, 1: "one"})
+    base = store.view()
+    token, store._workshop.new_token = store._workshop.new_token, None
+
+    def token_after_another_commit():
+        store._workshop.new_token = token
+        commit(store, {0: 12})
+        return token()
+
+    store._workshop.new_token = token_after_another_commit
+    commit(store, {0: 15, 1: "changed"}, view=base, resolver=add_up)
+    assert contents(store, [0, 1]) == {0: 17, 1: "changed"}
+    store.flush()
+    assert contents(store, [0, 1]) == {0: 17, 1: "changed"}
+    assert_sound(store)
+
+
+def test_an_abort_leaves_nothing():
+    store = small()
+    commit(store, {0: "root"})
+    before = journal_of(store)
+    view = store.view()
+    pending = store.begin(Details(), view, refuse)
+    for number in range(1, 20):
+        pending.store(oid_from(number), NO_TID, *record("x" * 100))
+    pending.abort()
+    view.close()
+    assert journal_of(store) == before
+    assert contents(store, range(20)) == {0: "root"}
+
+
+def test_undo_of_what_does_not_fit():
+    store = small()
+    commit(store, dict.fromkeys(range(10), "before" * 30))
+    tid = commit(store, dict.fromkeys(range(10), "after" * 30))
+    view = store.view()
+    pending = store.begin(Details(), view, refuse)
+    pending.undo(tid)
+    pending.vote()
+    pending.finish()
+    view.close()
+    assert contents(store, range(10)) == dict.fromkeys(range(10), "before" * 30)
+
+
+def test_memory_does_not_grow_with_the_records(tmp_path):
+    options = StoreOptions(background=False, transaction_memory=2**20)
+    store = open_store(f"{tmp_path}/store", options, filesystem=PosixFilesystem(), packer=pack)
+    view = store.view()
+    pending = store.begin(Details(), view, refuse)
+    tracemalloc.start()
+    for number in range(200):
+        pending.store(oid_from(number), NO_TID, bytes(2**18), b"")
+    pending.vote()
+    pending.finish()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    view.advance()
+    assert peak < 8 * 2**20
+    assert view.load(oid_from(150))[0] == bytes(2**18)
+    view.close()
+    store.close()
