@@ -238,10 +238,12 @@ class Flusher:
             seen = (waiting for waiting in batch if waiting.tid <= horizon)
             newest = {oid: waiting.tid for waiting in seen for oid in waiting.transaction.oids}
         for waiting in batch:
-            revisions = self._lookup.journal.revisions(waiting)
+            tid, revisions = waiting.tid, self._lookup.journal.records(waiting)
             if not self._full:
-                survivors = [revision for revision in revisions if newest.get(revision.oid, NO_TID) <= waiting.tid]
-                self.counters.superseded += len(revisions) - len(survivors)
-                revisions = survivors
+                oids = revisions.oids
+                survivors = [at for at, oid in enumerate(oids) if newest.get(oid, NO_TID) <= tid]
+                if len(survivors) < len(oids):
+                    self.counters.superseded += len(oids) - len(survivors)
+                    revisions = revisions.chosen(survivors)
             self.counters.revisions += len(revisions)
             yield waiting.transaction, revisions

@@ -22,6 +22,7 @@ from objstore.contracts import Filesystem, WritableFile
 from objstore.engine.drafts import Draft
 from objstore.errors import CorruptionError
 from objstore.formats import layouts, records
+from objstore.formats.recordruns import RecordRun
 from objstore.formats.transactions import (
     FILE_HEADER_SIZE,
     FileHeader,
@@ -35,6 +36,8 @@ from objstore.revisions import Details, Revision, RevisionSummary, Transaction
 MAX_SPARES = 512
 MAX_SPARE_SIZE = 64 * 2**10
 """A file longer than this many bytes is removed rather than kept for reuse."""
+MAPPED_SIZE = 2**20
+"""A file with more than this many bytes is mapped to be flushed, so that its size costs no memory."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,19 +157,29 @@ class Journal:
 
     def revisions(self, waiting: Waiting) -> list[Revision]:
         """All revisions of a transaction, in its order, with the checksum of the whole verified."""
+        return list(self.records(waiting))
+
+    def records(self, waiting: Waiting) -> RecordRun:
+        """The same as records that can be moved as they are. The checksum of the whole is verified at once,
+        that of a record when it is decoded. The file must stay for as long as anything of this is held.
+        """
         path = f"{waiting.path}/{layouts.TRANSACTION_FILE}"
         content = self._content(waiting)
-        return [
-            self._verified(records.decode(content, place.offset, path), waiting, oid, place, path)
-            for oid, place in zip(waiting.transaction.oids, waiting.places, strict=True)
-        ]
+        offsets = [place.offset for place in waiting.places]
+        sizes = [place.size for place in waiting.places]
+        return RecordRun(
+            path, content, offsets, sizes, waiting.transaction.oids, waiting.header.token, waiting.tid
+        )
 
-    def _content(self, waiting: Waiting) -> bytes:
+    def _content(self, waiting: Waiting) -> memoryview:
         """All of a transaction's file that is meant, verified."""
         path = f"{waiting.path}/{layouts.TRANSACTION_FILE}"
-        content = self.filesystem.read_at(path, 0, waiting.size)
-        header = decode_header(content, path)
-        if header != waiting.header or crc32(memoryview(content)[FILE_HEADER_SIZE:]) != header.body_crc:
+        if waiting.size > MAPPED_SIZE:
+            content = self.filesystem.map(path)[: waiting.size]
+        else:
+            content = memoryview(self.filesystem.read_at(path, 0, waiting.size))
+        header = decode_header(bytes(content[:FILE_HEADER_SIZE]), path)
+        if header != waiting.header or crc32(content[FILE_HEADER_SIZE:]) != header.body_crc:
             raise CorruptionError(path, "the checksum of a transaction is wrong", tid=waiting.tid)
         return content
 

@@ -9,11 +9,12 @@ written again about once for each tier that it climbs.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
 from objstore.engine.segmentdir import Entries
-from objstore.formats.segments import Kind, Segment
+from objstore.formats.segments import SLOTS, Kind, Segment, Stretch
 
 FAN = 4
 SMALLEST_TIER = 64 * 2**10
@@ -36,26 +37,74 @@ def due(sizes: Sequence[int]) -> int:
     return len(sizes) if len(sizes) - newer >= FAN else 0
 
 
+class _Piece(NamedTuple):
+    """Some neighbouring entries of a segment, at least one."""
+
+    segment: Segment
+    start: int
+    end: int
+
+    def key(self, at: int) -> tuple[int, int]:
+        """What the entry at a position is sorted by."""
+        return self.segment.lows_of(at, at + 1)[0], self.segment.tids[at]
+
+
 def merged(segments: Sequence[Segment], droppable_upto: int | None = None) -> Entries:
     """The entries of several segments in order, each once.
 
     With `droppable_upto`, a revision that a later one with a tid up to that supersedes is left out.
     """
-    streams = [_entries(segment, index) for index, segment in enumerate(segments)]
-    previous: tuple[int, int] | None = None
-    held: tuple[int, int, memoryview] | None = None
-    for low, tid, index, at in heapq.merge(*streams):
-        if (low, tid) == previous:
-            continue
-        previous = (low, tid)
-        if held is not None and not (held[0] == low and droppable_upto is not None and tid <= droppable_upto):
-            yield held
-        held = (low, tid, segments[index].entry(at))
-    if held is not None:
-        yield held
+    for pieces in _aligned(segments):
+        if droppable_upto is None and _follow_each_other(pieces):
+            for piece in pieces:
+                yield from piece.segment.stretches(piece.start, piece.end)
+        else:
+            yield _interleaved(pieces, droppable_upto)
 
 
-def _entries(segment: Segment, index: int) -> Iterator[tuple[int, int, int, int]]:
-    revisions = segment.footer.kind is Kind.REVISIONS
-    for at in range(len(segment)):
-        yield (segment.low(at) if revisions else 0), segment.tids[at], index, at
+def _aligned(segments: Sequence[Segment]) -> Iterator[list[_Piece]]:
+    """The entries in groups, of which each comes before the next: so much is sorted at a time."""
+    if segments[0].footer.kind is Kind.DETAILS:
+        groups = [[_Piece(segment, 0, len(segment)) for segment in segments]]
+    else:
+        groups = [[_Piece(segment, *segment.slot(number)) for segment in segments] for number in range(SLOTS)]
+    for group in groups:
+        pieces = [piece for piece in group if piece.start < piece.end]
+        if pieces:
+            yield pieces
+
+
+def _follow_each_other(pieces: Sequence[_Piece]) -> bool:
+    return all(older.key(older.end - 1) < newer.key(newer.start) for older, newer in pairwise(pieces))
+
+
+def _interleaved(pieces: Sequence[_Piece], droppable_upto: int | None) -> Stretch:
+    lows: list[int] = []
+    tids: list[int] = []
+    entries: list[memoryview] = []
+    for segment, start, end in pieces:
+        lows += segment.lows_of(start, end)
+        tids += segment.tids[start:end]
+        entries += segment.entries(start, end)
+    keys = [low << 64 | tid for low, tid in zip(lows, tids, strict=True)]
+    order = _kept(sorted(range(len(keys)), key=keys.__getitem__), keys, lows, tids, droppable_upto)
+    parts = [entries[at] for at in order]
+    return Stretch([lows[at] for at in order], [tids[at] for at in order], list(map(len, parts)), parts)
+
+
+def _kept(
+    order: list[int], keys: Sequence[int], lows: Sequence[int], tids: Sequence[int], droppable_upto: int | None
+) -> list[int]:
+    """The positions of an order that stay: one of those that are the same, and not what is superseded."""
+    if droppable_upto is None and len(set(keys)) == len(keys):
+        return order
+    kept: list[int] = []
+    for at in order:
+        if kept:
+            last = kept[-1]
+            if keys[last] == keys[at]:
+                continue
+            if droppable_upto is not None and lows[last] == lows[at] and tids[at] <= droppable_upto:
+                kept.pop()
+        kept.append(at)
+    return kept

@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterable
 from objstore.contracts import Filesystem
 from objstore.errors import CorruptionError
 from objstore.formats.layouts import TEMPORARY, SegmentName, parse_segment_name
-from objstore.formats.segments import Kind, Segment, SegmentWriter
+from objstore.formats.segments import Kind, Segment, SegmentWriter, Stretch
 from objstore.ids import Tid
 
-Entries = Iterable[tuple[int, int, bytes | memoryview]]
-"""The low part of the oid, the tid as a number, and the bytes of each entry, in order."""
+Entries = Iterable[Stretch]
+"""All that a segment is to hold, in order."""
 
 
 class SegmentDirectory:
@@ -99,8 +99,8 @@ class SegmentDirectory:
         """Its size; 0 where there are no entries."""
         with self._filesystem.create(path) as file:
             writer = SegmentWriter(file, self.kind, self.bucket)
-            for low, tid, entry in entries:
-                writer.add(low, tid, entry)
+            for stretch in entries:
+                writer.extend(stretch)
             return writer.finish(first, last) if writer.count else 0
 
     def append(self, path: str) -> None:

@@ -21,19 +21,18 @@ from threading import Lock
 
 from objstore.contracts import Filesystem, Finding, History, Removal
 from objstore.engine.buckets import DETAILS, OpenBuckets
+from objstore.engine.gathering import Gathered
 from objstore.engine.merging import due, merged
-from objstore.engine.segmentdir import Entries, SegmentDirectory
+from objstore.engine.segmentdir import SegmentDirectory
 from objstore.engine.segmentscan import find_damage, listed_buckets
 from objstore.errors import CorruptionError
 from objstore.formats import records
 from objstore.formats.layouts import DETAILS_DIRECTORY, SegmentName
+from objstore.formats.recordruns import encoded
 from objstore.formats.segments import Kind, Segment, bucket_of, low_of, oid_in
-from objstore.formats.transactions import decode_details, encode_details
+from objstore.formats.transactions import decode_details
 from objstore.ids import Oid, Tid, number
 from objstore.revisions import Revision, RevisionSummary, Transaction
-
-Added = tuple[int, int, bytes]
-"""The low part of the oid, the tid as a number, and the bytes of an entry."""
 
 
 @dataclass(slots=True)
@@ -140,26 +139,23 @@ class SegmentedHome:
 
     def apply(self, batch: Iterable[tuple[Transaction, Sequence[Revision]]]) -> None:
         tids: list[Tid] = []
-        entries: dict[int, list[Added]] = {}
+        gathered = Gathered()
         for transaction, revisions in batch:
             tids.append(transaction.tid)
-            tid = number(transaction.tid)
             if self._history is History.FULL:
-                entries.setdefault(DETAILS, []).append((0, tid, encode_details(transaction)))
-            for revision in revisions:
-                entry = (low_of(revision.oid), tid, records.encode(revision))
-                entries.setdefault(bucket_of(revision.oid), []).append(entry)
+                gathered.add_details(transaction)
+            gathered.add(encoded(revisions, transaction.tid))
         if tids:
             with self._changing:
-                self._add(entries, tids[0], tids[-1])
+                self._add(gathered, tids[0], tids[-1])
 
-    def _add(self, entries: dict[int, list[Added]], first: Tid, last: Tid) -> None:
+    def _add(self, gathered: Gathered, first: Tid, last: Tid) -> None:
         to_sync: set[str] = set()
         written: list[tuple[int, str]] = []
-        for bucket, added in sorted(entries.items()):
+        for bucket, stretch in gathered.by_bucket():
             with self._buckets.held(bucket) as directory:
                 to_sync |= self._make(directory)
-                new = directory.write(first, last, 0, sorted(added))
+                new = directory.write(first, last, 0, [stretch])
                 if new is not None:
                     path, size = new
                     written.append((bucket, path))
@@ -262,17 +258,11 @@ def _misplaced(segment: Segment, at: int, oid: Oid) -> CorruptionError:
 
 def _without(directory: SegmentDirectory, segment: Segment, doomed: dict[int, set[int] | None]) -> int:
     """Rewrite a segment without what is doomed, if it holds any of that; the bytes that became free."""
-
-    def is_doomed(at: int) -> bool:
-        tids = doomed.get(low_at(at), ())
-        return tids is None or segment.tids[at] in tids
-
-    low_at = segment.low if directory.kind is Kind.REVISIONS else lambda _: 0
-    positions = range(len(segment))
-    if not any(is_doomed(at) for at in positions):
+    mask = bytearray(b"\1") * len(segment)
+    for low, tids in doomed.items():
+        for at in segment.run(low) if directory.kind is Kind.REVISIONS else range(len(segment)):
+            if tids is None or segment.tids[at] in tids:
+                mask[at] = 0
+    if 0 not in mask:
         return 0
-
-    def kept() -> Entries:
-        return ((low_at(at), segment.tids[at], segment.entry(at)) for at in positions if not is_doomed(at))
-
-    return directory.replace((segment,), kept)[1]
+    return directory.replace((segment,), lambda: segment.chosen(mask))[1]

@@ -13,9 +13,11 @@ import struct
 import sys
 from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from itertools import accumulate, compress, pairwise
+from typing import Final, NamedTuple
 from zlib import crc32
 
 from objstore.contracts import WritableFile
@@ -25,8 +27,10 @@ from objstore.ids import Oid, Tid, number, oid_from, tid_from
 MAGIC: Final = b"oS"
 VERSION: Final = 1
 BUCKET_BITS: Final = 16
-_LOW_MASK: Final = (1 << BUCKET_BITS) - 1
-_SLOTS: Final = 257
+LOW_MASK: Final = (1 << BUCKET_BITS) - 1
+SLOTS: Final = 256
+"""How many values the second-lowest byte of an oid has."""
+_SLOTS: Final = SLOTS + 1
 
 _FOOTER = struct.Struct(">2sBBQ8s8sQQII")
 """Magic, version, kind, bucket, first tid, last tid, count, where the index begins, the checksum of the
@@ -34,6 +38,9 @@ index, and that of the footer before it."""
 FOOTER_SIZE: Final = _FOOTER.size
 _CRC = struct.Struct(">I")
 _WRITE_SIZE: Final = 2**20
+_JOINED_SIZE: Final = 16 * 2**20
+_STRETCH: Final = 2**14
+"""So many entries are copied at a time."""
 
 
 class Kind(IntEnum):
@@ -113,6 +120,17 @@ def _index_size(footer: Footer) -> int:
 # --- writing -----------------------------------------------------------------------------------------
 
 
+class Stretch(NamedTuple):
+    """Entries that follow each other: the low part of the oid, the tid and the size of each (low is 0 for
+    details), and their bytes in parts, which need not begin where the entries do.
+    """
+
+    lows: Sequence[int]
+    tids: Sequence[int]
+    sizes: Sequence[int]
+    parts: Sequence[bytes | memoryview]
+
+
 class SegmentWriter:
     """Writes a segment from its entries in order: by oid and tid, or by tid. Holds only the index."""
 
@@ -134,20 +152,35 @@ class SegmentWriter:
 
     def add(self, low: int, tid: int, entry: bytes | memoryview) -> None:
         """Add an entry; `low` is 0 for details."""
-        self._lows.append(low)
-        self._tids.append(tid)
-        self._offsets.append(self._size)
-        self._size += len(entry)
-        self._write(entry)
+        self.extend(Stretch((low,), (tid,), (len(entry),), (entry,)))
 
-    def _write(self, part: bytes | memoryview) -> None:
-        self._parts.append(part)
-        self._unwritten += len(part)
+    def extend(self, stretch: Stretch) -> None:
+        """Add the entries of a stretch."""
+        self._lows.extend(stretch.lows)
+        self._tids.extend(stretch.tids)
+        self._offsets.extend(accumulate(stretch.sizes, initial=self._size))
+        end = self._offsets.pop()
+        self._parts += stretch.parts
+        self._unwritten += end - self._size
+        self._size = end
         if self._unwritten >= _WRITE_SIZE:
             self._flush()
 
     def _flush(self) -> None:
-        self._file.write(b"".join(self._parts))
+        """Write what is there, together; but not so much at a time that joining it would take much memory."""
+        pending: list[bytes | memoryview] = []
+        if self._unwritten <= _JOINED_SIZE:
+            pending = self._parts
+        else:
+            size = 0
+            for part in self._parts:
+                pending.append(part)
+                size += len(part)
+                if size >= _WRITE_SIZE:
+                    self._file.write(b"".join(pending) if len(pending) > 1 else part)
+                    pending.clear()
+                    size = 0
+        self._file.write(b"".join(pending))
         self._parts.clear()
         self._unwritten = 0
 
@@ -157,8 +190,9 @@ class SegmentWriter:
         index = self._index()
         index_at = self._size + len(padding)
         footer = Footer(self._kind, self._bucket, first, last, self.count, index_at, crc32(index))
-        for part in (padding, index, footer.encode()):
-            self._write(part)
+        ending = (padding, index, footer.encode())
+        self._parts += ending
+        self._unwritten += sum(map(len, ending))
         self._flush()
         self._file.sync()
         return index_at + len(index) + FOOTER_SIZE
@@ -263,8 +297,54 @@ class Segment:
         """The bytes of the entry at a position."""
         return self.buffer[self._offsets[at] : self._offsets[at + 1]]
 
+    def slot(self, number: int) -> tuple[int, int]:
+        """The first position of the entries whose low begins with this byte, and that behind the last."""
+        return self._starts[number], self._starts[number + 1]
+
     def tid(self, at: int) -> Tid:
         return tid_from(self.tids[at])
+
+    # --- many entries at a time ---
+
+    def lows_of(self, start: int, end: int) -> Sequence[int]:
+        """Of the entries from one position to another: which objects they are of; zeros for details."""
+        if self.footer.kind is Kind.REVISIONS:
+            return self._lows[start:end]
+        return bytes(end - start)
+
+    def entries(self, start: int, end: int) -> list[memoryview]:
+        """The bytes of the entries from one position to another."""
+        buffer = self.buffer
+        return [buffer[first:last] for first, last in pairwise(self._offsets[start : end + 1])]
+
+    def sizes(self, start: int, end: int) -> list[int]:
+        """How many bytes the entries from one position to another have."""
+        return [last - first for first, last in pairwise(self._offsets[start : end + 1])]
+
+    def stretches(self, start: int, end: int) -> Iterator[Stretch]:
+        """The entries from one position to another, as they stand."""
+        for first in range(start, end, _STRETCH):
+            last = min(first + _STRETCH, end)
+            part = self.buffer[self._offsets[first] : self._offsets[last]]
+            yield Stretch(self.lows_of(first, last), self.tids[first:last], self.sizes(first, last), (part,))
+
+    def chosen(self, mask: bytes | bytearray) -> Iterator[Stretch]:
+        """The entries for which a mask, of a byte for each, has 1 and not 0."""
+        offsets, buffer = self._offsets, self.buffer
+        for first in range(0, len(mask), _STRETCH):
+            some = mask[first : first + _STRETCH]
+            last = first + len(some)
+            parts = []
+            end = 0
+            while (start := some.find(1, end)) >= 0:
+                end = some.find(0, start)
+                end = end if end >= 0 else len(some)
+                parts.append(buffer[offsets[first + start] : offsets[first + end]])
+            lows, tids, sizes = (
+                list(compress(values, some))
+                for values in (self.lows_of(first, last), self.tids[first:last], self.sizes(first, last))
+            )
+            yield Stretch(lows, tids, sizes, parts)
 
 
 def _array(part: memoryview, code: str) -> memoryview:
