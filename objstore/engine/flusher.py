@@ -87,16 +87,17 @@ class Flusher:
 
     def _run(self) -> None:
         while True:
+            aged = False
             with self._wake:
                 if not self._stopping and (self._callers or not self._is_urgent()):
-                    self._wake.wait(self._options.flush_age)
+                    aged = not self._wake.wait(self._options.flush_age)
                 if self._stopping:
                     return
                 if self._callers:
                     continue
             try:
                 with self._lock:
-                    self._flush()
+                    self._flush(everything=aged)
             except StorageError as error:
                 self._keep(error)
             except Exception as error:  # noqa: BLE001 - whatever it is, those who wait for the flusher must hear it
@@ -191,7 +192,12 @@ class Flusher:
                 self._callers -= 1
                 self._wake.notify_all()
 
-    def _flush(self) -> None:
+    def _flush(self, *, everything: bool = True) -> None:
+        """Flush what may be flushed; if not `everything`, for as long as so much waits that it is urgent.
+
+        What came in while a batch was written is little: flushed at once it would make small segments, all to
+        be merged.
+        """
         horizon = self._snapshots.horizon()
         self._commits.forget(horizon)
         bound = self._bound()
@@ -200,6 +206,8 @@ class Flusher:
                 self._flush_batch(batch, horizon)
                 with self._wake:
                     self._wake.notify_all()
+                if not everything and not self._is_urgent():
+                    break
         except OSError as error:
             self.counters.failures += 1
             raise storage_error(self._lookup.journal.path, error) from error

@@ -28,7 +28,7 @@ class Gathered:
         self._tids: list[int] = []
         self._sizes: list[int] = []
         self._heads: list[bytes] = []
-        self._rests: list[memoryview] = []
+        self._rests: list[bytes | memoryview] = []
 
     def add_details(self, transaction: Transaction) -> None:
         """Add the details of a transaction."""

@@ -171,15 +171,16 @@ class Journal:
             path, content, offsets, sizes, waiting.transaction.oids, waiting.header.token, waiting.tid
         )
 
-    def _content(self, waiting: Waiting) -> memoryview:
+    def _content(self, waiting: Waiting) -> bytes | memoryview:
         """All of a transaction's file that is meant, verified."""
         path = f"{waiting.path}/{layouts.TRANSACTION_FILE}"
+        content: bytes | memoryview
         if waiting.size > MAPPED_SIZE:
             content = self.filesystem.map(path)[: waiting.size]
         else:
-            content = memoryview(self.filesystem.read_at(path, 0, waiting.size))
+            content = self.filesystem.read_at(path, 0, waiting.size)
         header = decode_header(bytes(content[:FILE_HEADER_SIZE]), path)
-        if header != waiting.header or crc32(content[FILE_HEADER_SIZE:]) != header.body_crc:
+        if header != waiting.header or crc32(memoryview(content)[FILE_HEADER_SIZE:]) != header.body_crc:
             raise CorruptionError(path, "the checksum of a transaction is wrong", tid=waiting.tid)
         return content
 

@@ -81,7 +81,7 @@ def _follow_each_other(pieces: Sequence[_Piece]) -> bool:
 def _interleaved(pieces: Sequence[_Piece], droppable_upto: int | None) -> Stretch:
     lows: list[int] = []
     tids: list[int] = []
-    entries: list[memoryview] = []
+    entries: list[bytes] = []
     for segment, start, end in pieces:
         lows += segment.lows_of(start, end)
         tids += segment.tids[start:end]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import overload
+from typing import Any, overload
 from zlib import crc32
 
 from objstore.errors import CorruptionError
@@ -38,7 +38,7 @@ class RecordRun(Sequence[Revision]):
     def __init__(
         self,
         path: str,
-        buffer: memoryview,
+        buffer: bytes | memoryview,
         offsets: Sequence[int],
         sizes: Sequence[int],
         oids: Sequence[Oid],
@@ -78,12 +78,13 @@ class RecordRun(Sequence[Revision]):
         offsets = [self._offsets[at] for at in positions]
         return RecordRun(self._path, self._buffer, offsets, sizes, oids, self._token, self.tid)
 
-    def parts(self) -> tuple[list[bytes], list[memoryview]]:
+    def parts(self) -> tuple[list[bytes], list[bytes] | list[memoryview]]:
         """The headers of the records, at the tid, and what follows each. Their data is not verified."""
         buffer, token, tid = self._buffer, self._token, self.tid
         unpack, pack, size = _HEADER.unpack_from, _HEADER.pack, records.HEADER_SIZE
         difference = crc32(_BEFORE + token + _BEHIND) ^ crc32(_BEFORE + tid + _BEHIND)
-        heads, rests = [], []
+        heads = []
+        rests: list[Any] = []
         for oid, offset, length in zip(self.oids, self._offsets, self.sizes, strict=True):
             before, found, carried, behind, crc = unpack(buffer, offset)
             if found != oid or carried != token:
@@ -109,4 +110,4 @@ def encoded(revisions: Sequence[Revision], tid: Tid) -> RecordRun:
         offsets.append(end)
         end += size
     oids = [revision.oid for revision in revisions]
-    return RecordRun("<bytes>", memoryview(b"".join(made)), offsets, sizes, oids, tid, tid)
+    return RecordRun("<bytes>", b"".join(made), offsets, sizes, oids, tid, tid)

@@ -312,10 +312,12 @@ class Segment:
             return self._lows[start:end]
         return bytes(end - start)
 
-    def entries(self, start: int, end: int) -> list[memoryview]:
-        """The bytes of the entries from one position to another."""
-        buffer = self.buffer
-        return [buffer[first:last] for first, last in pairwise(self._offsets[start : end + 1])]
+    def entries(self, start: int, end: int) -> list[bytes]:
+        """Copies of the entries from one position to another."""
+        ends = self._offsets[start : end + 1]
+        begin = ends[0]
+        content = bytes(self.buffer[begin : ends[-1]])
+        return [content[first - begin : last - begin] for first, last in pairwise(ends)]
 
     def sizes(self, start: int, end: int) -> list[int]:
         """How many bytes the entries from one position to another have."""
