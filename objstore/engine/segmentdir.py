@@ -78,7 +78,7 @@ class SegmentDirectory:
 
     def write(self, first: Tid, last: Tid, generation: int, entries: Entries) -> tuple[str, int] | None:
         """Steps 0 to 2: path and size of a new segment; None, and no file, where there are no entries."""
-        self._sweep()
+        self.sweep()
         name = str(SegmentName(first, last, generation))
         path, temporary = f"{self.path}/{name}", f"{self.path}/{name}{TEMPORARY}"
         self._leftovers |= {name, name + TEMPORARY}
@@ -90,9 +90,9 @@ class SegmentDirectory:
                 return path, size
         except BaseException:
             with contextlib.suppress(OSError):  # the first error is the one to report; the next change sweeps
-                self._sweep()
+                self.sweep()
             raise
-        self._sweep()
+        self.sweep()
         return None
 
     def _write_file(self, path: str, first: Tid, last: Tid, entries: Entries) -> int:
@@ -128,12 +128,12 @@ class SegmentDirectory:
             self._leftovers.discard(_name(written[0]))
         self.segments = (*before, *fresh, *after)
         self._leftovers |= {_name(segment.path) for segment in old}
-        self._sweep()
+        self.sweep()
         if written is None:
             self._filesystem.sync_directory(self.path)
         return (written[1] if written is not None else 0), freed
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
         """Step 0: remove what does not count.
 
         A flush that was not completed is repeated, and touches the same directories; and what was replaced

@@ -14,8 +14,9 @@ the horizon supersedes.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from threading import Lock
 
@@ -25,12 +26,13 @@ from objstore.engine.gathering import Gathered
 from objstore.engine.merging import due, merged
 from objstore.engine.segmentdir import SegmentDirectory
 from objstore.engine.segmentscan import find_damage, listed_buckets
+from objstore.engine.sweeping import Outline, Plan, Terms, kept, outlined, planned
 from objstore.errors import CorruptionError
 from objstore.formats import records
 from objstore.formats.layouts import DETAILS_DIRECTORY, SegmentName
 from objstore.formats.recordruns import encoded
 from objstore.formats.segments import Kind, Segment, bucket_of, low_of, oid_in
-from objstore.formats.transactions import decode_details
+from objstore.formats.transactions import decode_details, verified_tid
 from objstore.ids import Oid, Tid, number
 from objstore.revisions import Revision, RevisionSummary, Transaction
 
@@ -217,6 +219,56 @@ class SegmentedHome:
         with self._changing, self._buckets.held(bucket) as directory:
             # Oldest first, so that what stays is never a resurrection.
             return sum(_without(directory, segment, doomed) for segment in directory.segments)
+
+    # --- packing, bucket by bucket ---
+
+    def buckets(self) -> Iterator[int]:
+        """The buckets that have a directory, in order."""
+        return listed_buckets(self._filesystem, self._path)
+
+    def outline(self, bucket: int, terms: Terms) -> Outline:
+        """What a bucket holds and refers to. Raises CorruptionError."""
+        return outlined(bucket, self._buckets.get(bucket).segments, terms)
+
+    def plan(self, bucket: int, terms: Terms, doomed: Set[int]) -> Plan:
+        """What `sweep` would do."""
+        return planned(self._buckets.get(bucket).segments, terms, doomed)
+
+    def sweep(self, bucket: int, terms: Terms, doomed: Set[int]) -> int:
+        """Remove from a bucket what the terms do not keep, all of the doomed objects (given by their lows), and
+        what interrupted runs have left. Durable on return; the bytes that became free.
+        """
+        with self._changing, self._buckets.held(bucket) as directory:
+            directory.sweep()
+            segments = directory.segments
+            return sum(
+                directory.replace((segment,), partial(segment.chosen, mask))[1]
+                for segment, mask in zip(segments, kept(segments, terms, doomed), strict=True)
+                if 0 in mask
+            )
+
+    def tidy(self, bucket: int) -> None:
+        """Remove what interrupted runs have left in a bucket."""
+        with self._changing, self._buckets.held(bucket) as directory:
+            directory.sweep()
+
+    def free_bytes(self) -> int:
+        """How much may still be written where the home is."""
+        return self._filesystem.free_bytes(self._path)
+
+    def transaction_tids(self, upto: Tid) -> Iterator[int]:
+        """The tids <= `upto` of which the details are kept, as numbers, newest first. The details are verified."""
+        bound = number(upto)
+        for segment in self._details():
+            for at in range(segment.find_tid(bound), -1, -1):
+                if segment.tids[at] <= bound:
+                    tid = verified_tid(segment.entry(at), segment.path)
+                    if tid != segment.tids[at]:
+                        raise CorruptionError(
+                            segment.path, "another transaction's details stand in their place", tid=segment.tid(at)
+                        )
+                    bound = tid - 1
+                    yield tid
 
     # --- checking ---
 

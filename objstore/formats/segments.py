@@ -312,6 +312,10 @@ class Segment:
             return self._lows[start:end]
         return bytes(end - start)
 
+    def offsets(self) -> Sequence[int]:
+        """Where each entry begins."""
+        return self._offsets[: len(self)]
+
     def entries(self, start: int, end: int) -> list[bytes]:
         """Copies of the entries from one position to another."""
         ends = self._offsets[start : end + 1]

@@ -73,6 +73,19 @@ def decode_details(buffer: bytes, path: str = "<bytes>") -> Transaction:
     return Transaction(Tid(tid), Tid(previous), details, oids)
 
 
+def verified_tid(buffer: memoryview, path: str) -> int:
+    """The tid, as a number, of details that a buffer holds and nothing else; they are verified, but not decoded.
+
+    Raises `CorruptionError`.
+    """
+    end = len(buffer) - _CRC.size
+    if end < _DETAILS.size or crc32(buffer[:end]) != _CRC.unpack_from(buffer, end)[0]:
+        raise CorruptionError(path, "the checksum of a transaction's details is wrong")
+    if bytes(buffer[:3]) != DETAILS_MAGIC + bytes((VERSION,)):
+        raise CorruptionError(path, "these are no transaction's details, or of another version")
+    return int.from_bytes(buffer[4:12])
+
+
 # --- the journal file --------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ CHUNK_BITS = 16
 """A chunk holds the bits of 65,536 neighbouring oids, in 8 KiB."""
 _CHUNK_BYTES = 1 << (CHUNK_BITS - 3)
 _LOW_MASK = (1 << CHUNK_BITS) - 1
+_ONE = ord("1")
 _POSITIONS = tuple(tuple(bit for bit in range(8) if byte >> bit & 1) for byte in range(256))
 
 
@@ -44,6 +45,20 @@ class OidSet:
             return False
         chunk[at] |= bit
         return True
+
+    def add_lows(self, key: int, lows: Iterable[int]) -> None:
+        """Put many oids of a chunk in, given by what they have beside the chunk's `key`."""
+        digits = bytearray(b"0") * (_LOW_MASK + 1)
+        for low in lows:
+            digits[_LOW_MASK - low] = _ONE
+        bits = int(digits, 2) | int.from_bytes(self._chunks.get(key, b""), "little")
+        if bits:
+            self._chunks[key] = bytearray(bits.to_bytes(_CHUNK_BYTES, "little"))
+
+    def lows(self, key: int) -> set[int]:
+        """The oids of a chunk, without its key."""
+        chunk = self._chunks.get(key, b"")
+        return {8 * at + bit for at, byte in enumerate(chunk) if byte for bit in _POSITIONS[byte]}
 
     def __contains__(self, number: int) -> bool:
         chunk = self._chunks.get(number >> CHUNK_BITS)
@@ -116,3 +131,58 @@ class Marker:
                 if add(number):
                     work.append(number)
         return True
+
+
+class BucketMarker:
+    """The same, of objects that are asked for many at a time, by buckets, but for those that have changed.
+
+    `targets_of` takes a bucket and the numbers of some of its objects, and gives the numbers of all that they
+    refer to. `references_of`, as of a `Marker`, is asked for what is to be visited by `revisit`.
+    """
+
+    def __init__(
+        self, targets_of: Callable[[int, list[int]], Iterable[int]], references_of: Callable[[int], bytes]
+    ) -> None:
+        self.live = OidSet()
+        self.visits = 0
+        self._targets_of = targets_of
+        self._references_of = references_of
+        self._changed = array("Q")
+        self._pending: dict[int, array[int]] = {}
+
+    def add(self, number: int) -> None:
+        """Make an object a root."""
+        self._follow((number,))
+
+    def revisit(self, number: int) -> None:
+        """Make an object a root, and ask for its references by themselves, whatever its bucket told of it."""
+        self.live.add(number)
+        self._changed.append(number)
+
+    def run(self, limit: int | None = None) -> bool:
+        """Follow references, asking at most `limit` objects for theirs; whether nothing is left to follow."""
+        end = None if limit is None else self.visits + limit
+        while self._changed or self._pending:
+            if self.visits == end:
+                return False
+            if self._changed:
+                self.visits += 1
+                self._follow(oid_numbers(self._references_of(self._changed.pop())))
+                continue
+            bucket, numbers = self._pending.popitem()
+            if end is not None and len(numbers) > end - self.visits:
+                self._pending[bucket] = numbers[: self.visits - end]
+                numbers = numbers[self.visits - end :]
+            self.visits += len(numbers)
+            self._follow(self._targets_of(bucket, numbers.tolist()))
+        return True
+
+    def _follow(self, numbers: Iterable[int]) -> None:
+        add, pending = self.live.add, self._pending
+        for number in numbers:
+            if add(number):
+                key = number >> CHUNK_BITS
+                if key in pending:
+                    pending[key].append(number)
+                else:
+                    pending[key] = array("Q", (number,))

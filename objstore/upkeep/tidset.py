@@ -26,6 +26,13 @@ class TidSet:
             self._chunks.append(array("Q", sorted(self._open)))
             self._open.clear()
 
+    def update(self, numbers: set[int]) -> None:
+        """Add many at once."""
+        self._open |= numbers
+        if len(self._open) >= CHUNK:
+            self._chunks.append(array("Q", sorted(self._open)))
+            self._open.clear()
+
     def descending(self) -> Iterator[int]:
         """The numbers, each once, the greatest first."""
         last = None

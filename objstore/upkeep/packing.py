@@ -1,0 +1,114 @@
+"""What all of a pack shares: what it was asked for, how far it is to go, and what it has come to."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from objstore.contracts import PackTarget, Progress
+from objstore.ids import Tid
+from objstore.upkeep.reachable import OidSet
+
+
+@dataclass(frozen=True, slots=True)
+class PackLimits:
+    """How much a pack does at a time, which bounds the memory it takes and the time for which writers wait.
+
+    `step` objects between two calls of the progress function; `batch` objects and revisions to remove at a
+    time, but for the revisions of one object; details of `details` transactions; `moment` objects to visit
+    while writers are held, and `patience` tries to get by with that; `references` of objects that are kept in
+    memory while buckets are marked.
+    """
+
+    step: int = 1_000
+    batch: int = 250_000
+    details: int = 100_000
+    moment: int = 1_000
+    patience: int = 20
+    references: int = 4_000_000
+
+
+@dataclass(slots=True)
+class Counts:
+    """What was removed, or would be."""
+
+    objects: int = 0
+    revisions: int = 0
+    transactions: int = 0
+    freed: int = 0
+
+
+class Pace:
+    """A progress function that rests, so that the pack works for no more than a share of the time."""
+
+    def __init__(
+        self, progress: Progress, share: float, sleep: Callable[[float], None], clock: Callable[[], float]
+    ) -> None:
+        self._progress = progress
+        self._share = share
+        self._sleep = sleep
+        self._clock = clock
+        self._since = clock()
+
+    def __call__(self, phase: str, done: int, total: int | None) -> None:
+        self._progress(phase, done, total)
+        if self._share < 1:
+            self._sleep((self._clock() - self._since) * (1 / self._share - 1))
+            self._since = self._clock()
+
+
+@dataclass(slots=True)
+class Job:
+    """A pack that runs: its target and bounds."""
+
+    target: PackTarget
+    limit: Tid
+    protected: frozenset[Tid]
+    full: bool
+    dry_run: bool
+    limits: PackLimits
+    progress: Progress
+    counts: Counts = field(default_factory=Counts)
+
+
+class Marking(Protocol):
+    """Marks what can be reached. `upkeep.reachable` has what does."""
+
+    @property
+    def live(self) -> OidSet: ...
+
+    @property
+    def visits(self) -> int: ...
+
+    def add(self, number: int) -> None: ...
+
+    def revisit(self, number: int) -> None: ...
+
+    def run(self, limit: int | None = None) -> bool: ...
+
+
+class Ground(Protocol):
+    """How a home is packed: object by object, or bucket by bucket."""
+
+    @property
+    def seen(self) -> OidSet:
+        """What the home has anything of, once it was read."""
+
+    @property
+    def marker(self) -> Marking:
+        """Finds what can be reached."""
+
+    def read(self) -> None:
+        """Read what refers to what, and make roots of what has a revision after the limit, or in a protected
+        transaction. Raises CorruptionError."""
+
+    def transactions_to_go(self, doomed: OidSet) -> array[int]:
+        """Full: the transactions up to the limit of which no revision stays. Raises CorruptionError."""
+
+    def require_room(self, doomed: OidSet) -> None:
+        """Raises StorageFullError where the disk has not the room that removing takes for a while."""
+
+    def remove(self, doomed: OidSet) -> None:
+        """Remove what is doomed and what was superseded; in a dry run only count it."""
