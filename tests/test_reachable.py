@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from objstore.ids import oid_from, pack_oids
-from objstore.upkeep.reachable import Marker, OidSet
+from objstore.upkeep.reachable import BucketMarker, Marker, OidSet
 from objstore.upkeep.tidset import CHUNK, TidSet
 
 MILLION = 1_000_000
@@ -34,6 +34,16 @@ class TestOidSet:
         assert len(found) == len(model)
         assert list(found) == sorted(model)
         assert [number in found for number in others] == [number in model for number in others]
+
+    @given(SETS, SETS)
+    def test_oids_of_a_chunk_come_and_go_together(self, one, other):
+        found = OidSet(one)
+        keys = {number >> 16 for number in one | other}
+        for key in keys:
+            found.add_lows(key, {number & 0xFFFF for number in other if number >> 16 == key})
+        assert list(found) == sorted(one | other)
+        for key in [*keys, 12345]:
+            assert found.lows(key) == {number & 0xFFFF for number in one | other if number >> 16 == key}
 
     @given(SETS, SETS)
     def test_it_combines_as_sets_do(self, one, other):
@@ -67,6 +77,13 @@ class TestTidSet:
         for number in numbers:
             found.add(number)
         assert list(found.descending()) == sorted(set(numbers), reverse=True)
+
+    def test_many_are_added_at_once(self):
+        found = TidSet()
+        for start in (0, CHUNK // 2, 5):
+            found.update(set(range(start, start + CHUNK)))
+        found.add(3 * CHUNK)
+        assert list(found.descending()) == [3 * CHUNK, *range(CHUNK + CHUNK // 2 - 1, -1, -1)]
 
     def test_more_than_are_sorted_at_a_time_each_come_once(self):
         found = TidSet()
@@ -170,3 +187,64 @@ class TestMarker:
         marker.add(0)
         assert marker.run()
         assert len(marker.live) == MILLION
+
+
+FAR = 2**16 - 3
+"""Added to the numbers of a graph, so that its objects are in two buckets."""
+
+
+class TestBucketMarker:
+    def marker(self, graph):
+        self.asked = []
+
+        def targets(bucket, numbers):
+            self.asked += numbers
+            assert {number >> 16 for number in numbers} == {bucket}
+            return [to + FAR for number in numbers for to in graph.edges.get(number - FAR, ())]
+
+        def references(number):
+            self.asked.append(number)
+            return pack_oids(oid_from(to + FAR) for to in graph.edges.get(number - FAR, ()))
+
+        return BucketMarker(targets, references)
+
+    @given(GRAPHS, st.sets(st.integers(0, 15), max_size=3), st.sets(st.integers(0, 15), max_size=2))
+    def test_it_finds_what_can_be_reached(self, graph, roots, changed):
+        marker = self.marker(graph)
+        for root in roots:
+            marker.add(root + FAR)
+        for number in changed:
+            marker.revisit(number + FAR)
+        assert marker.run()
+        assert set(marker.live) == {number + FAR for number in graph.reached(roots | changed)}
+        assert marker.visits == len(self.asked)
+        assert set(self.asked) == set(marker.live)
+
+    @given(GRAPHS, st.integers(1, 5))
+    def test_a_limit_only_interrupts_it(self, graph, limit):
+        marker = self.marker(graph)
+        marker.add(FAR)
+        steps = [0]
+        while not marker.run(limit):
+            assert marker.visits == steps[-1] + limit
+            steps.append(marker.visits)
+        assert set(marker.live) == {number + FAR for number in graph.reached([0])}
+        assert sorted(self.asked) == sorted(marker.live)
+
+    def test_a_limit_of_nothing_visits_nothing(self):
+        marker = self.marker(Graph({0: [1]}))
+        assert marker.run(0)
+        marker.add(FAR)
+        assert not marker.run(0)
+        assert marker.visits == 0
+
+    def test_a_change_is_followed(self):
+        graph = Graph({0: [1]})
+        marker = self.marker(graph)
+        marker.add(FAR)
+        assert marker.run()
+        graph.edges[1] = [2]
+        graph.edges[2] = [9]
+        marker.revisit(1 + FAR)
+        assert marker.run()
+        assert list(marker.live) == [FAR, FAR + 1, FAR + 2, FAR + 9]

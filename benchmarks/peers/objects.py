@@ -16,6 +16,13 @@ class ObjstoreStore(PersistentStore):
     def settle(self) -> None:
         self.db.store.flush()
 
+    @property
+    def amplification(self) -> float | None:
+        """How often a byte was written into the home, merges included; None in a format that never merges."""
+        facts = self.db.store.statistics()
+        flushed = facts.get("segment_flushed_bytes")
+        return (flushed + facts["segment_merged_bytes"]) / flushed if flushed else None
+
 
 class Objstore:
     """The default is Full, in the default format."""

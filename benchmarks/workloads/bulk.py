@@ -15,7 +15,7 @@ from places import Place, allocated_bytes
 from recipes import add
 from sizes import Sizes
 
-from workloads.protocol import Workload
+from workloads.protocol import AMPLIFICATION, Workload, amplification
 
 _OBJECTS, _BATCH = 100_000, 1_000
 
@@ -39,14 +39,14 @@ class BulkRun:
         session.close()
         store.close()
         closed = time.perf_counter()
-        measures = {
+        measures: dict[str, float] = {
             "objects/s": self._objects / (committed - began),
             "objects/s to close": self._objects / (closed - began),
         }
         if Ability.LASTS in self._peer.abilities:
             measures["bytes/object"] = allocated_bytes(directory) / self._objects
         shutil.rmtree(directory)
-        return measures
+        return {**measures, **amplification(store)}
 
     def finish(self) -> None:
         """Every round has closed what it opened."""
@@ -60,6 +60,7 @@ WORKLOADS = (
             Metric("objects/s", "/s", ratio_at_least(1.5), lower_is_better=False),
             Metric("objects/s to close", "/s", ratio_at_least(1.5), lower_is_better=False),
             Metric("bytes/object", "B", ratio_at_most(1.2)),
+            AMPLIFICATION,
         ),
         start=BulkRun,
         rounds=3,

@@ -10,7 +10,7 @@ from places import Place, allocated_bytes
 from recipes import add
 from sizes import Sizes
 
-from workloads.protocol import Workload, expect
+from workloads.protocol import AMPLIFICATION, Workload, amplification, expect
 
 _OBJECTS, _COMMITS = 10_000, 2_000
 _MOST_MEGABYTES = 5.0
@@ -50,7 +50,7 @@ class HotRun:
             return {"commits/s": self._commits / seconds}
         store.close()
         grown = allocated_bytes(self._directory) - before
-        return {"commits/s": self._commits / seconds, "growth": grown / 1e6}
+        return {"commits/s": self._commits / seconds, "growth": grown / 1e6, **amplification(store)}
 
     def finish(self) -> None:
         if not self._lasts:
@@ -64,6 +64,7 @@ WORKLOADS = (
         metrics=(
             Metric("commits/s", "/s", ratio_at_least(0.9), lower_is_better=False),
             Metric("growth", "MB", at_most(_MOST_MEGABYTES, peer="objstore-minimal"), worst=True),
+            AMPLIFICATION,
         ),
         start=HotRun,
         rounds=3,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from metrics import Measures, Metric
-from peers.protocol import Ability, Peer
+from peers.protocol import Ability, OpenStore, Peer
 from places import Place
 from sizes import Sizes
 
@@ -41,6 +41,16 @@ class Workload:
     quick_rounds: int = 3
     needs: Ability = NOTHING
     large: bool = False
+
+
+AMPLIFICATION = Metric("write amplification", "times")
+"""Of the peers that tell it: bytes written into their final place, by what was to be written."""
+
+
+def amplification(store: OpenStore) -> Measures:
+    """The measure of that metric, of a store that was closed."""
+    told = getattr(store, "amplification", None)
+    return {} if told is None else {AMPLIFICATION.name: told}
 
 
 def expect(what: str, found: int, expected: int) -> None:

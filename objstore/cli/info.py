@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -11,8 +12,9 @@ import click
 from objstore.cli.output import ProgressLine, count_text, facts, json_line, size_text, tid_json, tid_text
 from objstore.cli.parameters import json_option, store_argument
 from objstore.cli.stores import opened
-from objstore.contracts import Filesystem, Progress
+from objstore.contracts import Filesystem, Format, Progress
 from objstore.engine.store import DirectoryStore
+from objstore.formats.layouts import parse_segment_name
 from objstore.formats.rendering import Json
 
 
@@ -41,7 +43,7 @@ def info(store: str, counting: bool, quick: bool, as_json: bool) -> None:
     with opened(store) as source, ProgressLine(sys.stderr) as progress:
         found = _facts(source)
         if not quick:
-            found.append(_disk(source, progress))
+            found += _disk(source, progress)
         if counting:
             found += _counts(source, progress)
     if as_json:
@@ -70,18 +72,31 @@ def _facts(store: DirectoryStore) -> list[Fact]:
     ]
 
 
-def _disk(store: DirectoryStore, progress: Progress) -> Fact:
-    """Files and how much of the disk they occupy, directories themselves left out."""
+def _disk(store: DirectoryStore, progress: Progress) -> list[Fact]:
+    """Files and how much of the disk they occupy, directories themselves left out; how many are segments."""
     files = allocated = 0
+    segments: Counter[str] = Counter()
     for path in _files(store.filesystem, store.directory.path):
         try:
             allocated += store.filesystem.allocated_bytes(path)
         except FileNotFoundError:  # a writer has moved or removed it since
             continue
         files += 1
+        directory, _, name = path.rpartition("/")
+        segments[directory] += parse_segment_name(name) is not None
         progress("files", files, None)
-    text = f"{size_text(allocated)} in {count_text(files, 'file')}"
-    return Fact("disk", text, {"files": files, "bytes": allocated})
+    found = [
+        Fact(
+            "disk",
+            f"{size_text(allocated)} in {count_text(files, 'file')}",
+            {"files": files, "bytes": allocated},
+        )
+    ]
+    if store.settings.format is Format.SEGMENTED:
+        count, most = segments.total(), max(segments.values(), default=0)
+        text = f"{count_text(count, 'segment')}, at most {most} in a directory"
+        found.append(Fact("segments", text, {"count": count, "most in a directory": most}))
+    return found
 
 
 def _files(filesystem: Filesystem, top: str) -> Iterator[str]:

@@ -12,6 +12,7 @@ from objstore.cli.parameters import json_option, parsed_time, store_argument, up
 from objstore.cli.stores import opened
 from objstore.contracts import History, PackReport
 from objstore.ids import Tid
+from objstore.upkeep.pacing import Pace
 
 
 @click.command(epilog="Example: objstore pack accounts --days 30 --dry-run")
@@ -24,8 +25,17 @@ from objstore.ids import Tid
 )
 @click.option("--time", "moment", type=parsed_time, metavar="TIME", help="Keep the history since this time.")
 @click.option("--dry-run", is_flag=True, help="Tell what would go, and remove nothing.")
+@click.option(
+    "--throttle",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    default=1.0,
+    metavar="SHARE",
+    help="Work for no more than this share of the time, such as 0.2; without it, as fast as it goes.",
+)
 @json_option
-def pack(store: str, days: float | None, moment: datetime | None, dry_run: bool, as_json: bool) -> None:
+def pack(
+    store: str, days: float | None, moment: datetime | None, dry_run: bool, throttle: float, as_json: bool
+) -> None:
     """Drop what nobody needs any more.
 
     That is: revisions that were superseded by a time, and objects that nothing refers to. A Full store wants
@@ -40,7 +50,7 @@ def pack(store: str, days: float | None, moment: datetime | None, dry_run: bool,
             raise click.UsageError("say how much history to keep: --days NUMBER or --time TIME")
         with ProgressLine(sys.stderr) as progress:
             bound = upto(moment) if moment is not None else _days_ago(days or 0.0)
-            report = target.pack(bound, dry_run=dry_run, progress=progress)
+            report = target.pack(bound, dry_run=dry_run, progress=Pace(throttle, progress))
     if as_json:
         json_line(
             {

@@ -9,6 +9,18 @@ from objstore.engine.segmented import SegmentedHome
 from objstore.ids import Tid
 
 
+def home_statistics(home: Home) -> dict[str, int]:
+    """What a home has counted since it was opened, by the names of statistics."""
+    if not isinstance(home, SegmentedHome):
+        return {}
+    counters = home.counters
+    return {
+        "segment_flushed_bytes": counters.flushed_bytes,
+        "segment_merged_bytes": counters.merged_bytes,
+        "segment_merges": counters.merges,
+    }
+
+
 def make_home(filesystem: Filesystem, path: str, history: History, format: Format, flushed: Tid) -> Home:
     """The home at `path`. `flushed` is the newest transaction that it is known to hold, with all before."""
     if format is Format.SEGMENTED:

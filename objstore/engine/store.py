@@ -25,6 +25,7 @@ from objstore.contracts import (
 from objstore.engine.commits import Commits
 from objstore.engine.failures import storage_error
 from objstore.engine.flusher import Flusher
+from objstore.engine.homes import home_statistics
 from objstore.engine.journal import Journal
 from objstore.engine.lookup import Lookup
 from objstore.engine.marks import FLUSHED, PACKED, Marks
@@ -149,6 +150,7 @@ class DirectoryStore:
             "flushed_revisions": counters.revisions,
             "superseded_revisions": counters.superseded,
             "flush_failures": counters.failures,
+            **home_statistics(self._home),
         }
 
     # --- reading ---

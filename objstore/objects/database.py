@@ -25,6 +25,7 @@ from objstore.objects.serialize import RecordPickler
 from objstore.objects.shared import DATABASE_NAME, Shared
 from objstore.objects.undoing import Entry, Undo, has_all, history_of, tid_of, undo_log
 from objstore.revisions import Details
+from objstore.upkeep.pacing import Pace
 
 logger = logging.getLogger(__name__)
 
@@ -241,17 +242,19 @@ class DB:
         *,
         dry_run: bool = False,
         progress: Progress | None = None,
+        throttle: float = 1.0,
     ) -> PackReport:
         """Drop the revisions that were superseded `days` before `t`, and the objects nothing refers to.
 
-        `t` is now, or a moment, or seconds since 1970. `dry_run` only tells what would go. Raises UsageError
-        where a pack runs already, ReadOnlyError, CorruptionError, ClosedError.
+        `t` is now, or a moment, or seconds since 1970. `dry_run` only tells what would go. `throttle` is the
+        share of the time that it works, the rest of which it sleeps. Raises UsageError where a pack runs
+        already, ReadOnlyError, CorruptionError, StorageFullError, ClosedError.
         """
         self._shared.commits.require_open()
         if days < 0:
             raise UsageError(f"days is 0 or more, not {days}")
         self._pool.refresh(now=True)
-        return self.store.pack(self._pack_tid(t, days), dry_run=dry_run, progress=progress)
+        return self.store.pack(self._pack_tid(t, days), dry_run=dry_run, progress=Pace(throttle, progress))
 
     def _pack_tid(self, t: float | Moment | None, days: float) -> Tid:
         if t is None:

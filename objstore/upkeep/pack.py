@@ -30,18 +30,18 @@ from __future__ import annotations
 
 import errno
 from array import array
-from collections.abc import Callable, Iterable
-from time import perf_counter, sleep
+from collections.abc import Iterable
+from time import perf_counter
 
 from objstore.contracts import History, PackReport, PackTarget, Progress
 from objstore.engine.segmented import SegmentedHome
-from objstore.errors import CorruptionError, SerializationError, StorageError, UsageError
+from objstore.errors import CorruptionError, SerializationError, StorageError
 from objstore.formats import pickles
 from objstore.ids import ROOT, Oid, Tid, number, oid_from, oid_numbers, tid_from
 from objstore.revisions import RevisionSummary
 from objstore.upkeep.bybucket import ByBucket
 from objstore.upkeep.byobject import ByObject, divided
-from objstore.upkeep.packing import Ground, Job, Pace, PackLimits
+from objstore.upkeep.packing import Ground, Job, PackLimits
 from objstore.upkeep.reachable import OidSet
 
 __all__ = ["DEFAULT_LIMITS", "PROTECTED", "Doomed", "PackLimits", "pack"]
@@ -58,22 +58,16 @@ def pack(
     *,
     dry_run: bool = False,
     progress: Progress | None = None,
-    throttle: float = 1.0,
     limits: PackLimits = DEFAULT_LIMITS,
-    rest: Callable[[float], None] = sleep,
 ) -> PackReport:
     """Pack a store to `upto`, or as far as live snapshots allow. A `contracts.Packer`.
 
-    `throttle` is the share of the time that it works, the rest of which it spends in `rest`. In a dry run
-    `bytes_freed` is the size of the records: what the disk would give back depends on the format. Raises
-    CorruptionError where something cannot be read, and StorageFullError where the disk has no room for the
-    largest segment that is to be written anew, and then has removed nothing; StorageError where something
+    In a dry run `bytes_freed` is the size of the records: what the disk would give back depends on the format.
+    Raises CorruptionError where something cannot be read, and StorageFullError where the disk has no room for
+    the largest segment that is to be written anew, and then has removed nothing; StorageError where something
     cannot be removed; OSError where room runs out. The next pack completes what an error interrupts.
     """
-    if not 0 < throttle <= 1:
-        raise UsageError(f"throttle is a share of the time, more than 0 and at most 1, not {throttle}")
-    pace = Pace(progress or _silent, throttle, rest, perf_counter)
-    return _Pack(target, upto, dry_run, pace, limits).run()
+    return _Pack(target, upto, dry_run, progress or _silent, limits).run()
 
 
 def _silent(phase: str, done: int, total: int | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -38,25 +37,6 @@ class Counts:
     revisions: int = 0
     transactions: int = 0
     freed: int = 0
-
-
-class Pace:
-    """A progress function that rests, so that the pack works for no more than a share of the time."""
-
-    def __init__(
-        self, progress: Progress, share: float, sleep: Callable[[float], None], clock: Callable[[], float]
-    ) -> None:
-        self._progress = progress
-        self._share = share
-        self._sleep = sleep
-        self._clock = clock
-        self._since = clock()
-
-    def __call__(self, phase: str, done: int, total: int | None) -> None:
-        self._progress(phase, done, total)
-        if self._share < 1:
-            self._sleep((self._clock() - self._since) * (1 / self._share - 1))
-            self._since = self._clock()
 
 
 @dataclass(slots=True)
