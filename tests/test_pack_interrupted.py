@@ -15,7 +15,7 @@ from packing import Progress, age, files_of, packing_store, reachable, tids_of
 from simulated import Crash, SimulatedFilesystem
 from stores import COMBINATIONS, commit, contents
 
-from objstore.contracts import Format, History
+from objstore.contracts import History
 from objstore.errors import DanglingReferenceError, StorageError
 from objstore.ids import MAX_TID, NO_TID, number, oid_from, tid_from
 from objstore.machine.memory import MemoryFilesystem
@@ -164,7 +164,7 @@ def test_killed_at_every_operation(history, format):
         store = opened_again(fs, history, format)
         store.pack(MAX_TID)
         assert outcome(store) == expected
-        assert format is Format.SEGMENTED or names_of(store) == names
+        assert names_of(store) == names
         store.close()
 
 
@@ -211,7 +211,7 @@ def test_killed_again_and_again(history, format):
             continue
         break
     assert outcome(store) == expected
-    assert format is Format.SEGMENTED or names_of(store) == names
+    assert names_of(store) == names
 
 
 # --- what cannot be removed --------------------------------------------------------------------------
@@ -266,7 +266,7 @@ def test_files_that_belong_to_others(history, format, part):
     store = opened_again(filesystem, history, format)
     store.pack(MAX_TID)
     assert outcome(store) == expected
-    assert format is Format.SEGMENTED or names_of(store) == names
+    assert names_of(store) == names
     store.close()
 
 

@@ -93,6 +93,14 @@ class OpenBuckets:
                     del self._open[bucket]
             self._close_some()
 
+    def forget(self, bucket: int) -> None:
+        """Close a bucket unless it is being changed. What was looked at of its files leaves the process's memory,
+        once no reader holds it.
+        """
+        with self._lock:
+            if bucket != self._held:
+                self._open.pop(bucket, None)
+
     def close(self) -> None:
         """Close all but what is being changed."""
         with self._lock:

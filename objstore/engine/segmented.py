@@ -228,17 +228,19 @@ class SegmentedHome:
 
     def outline(self, bucket: int, terms: Terms) -> Outline:
         """What a bucket holds and refers to. Raises CorruptionError."""
-        return outlined(bucket, self._buckets.get(bucket).segments, terms)
+        with self._passing(bucket):
+            return outlined(bucket, self._buckets.get(bucket).segments, terms)
 
     def plan(self, bucket: int, terms: Terms, doomed: Set[int]) -> Plan:
         """What `sweep` would do."""
-        return planned(self._buckets.get(bucket).segments, terms, doomed)
+        with self._passing(bucket):
+            return planned(self._buckets.get(bucket).segments, terms, doomed)
 
     def sweep(self, bucket: int, terms: Terms, doomed: Set[int]) -> int:
         """Remove from a bucket what the terms do not keep, all of the doomed objects (given by their lows), and
         what interrupted runs have left. Durable on return; the bytes that became free.
         """
-        with self._changing, self._buckets.held(bucket) as directory:
+        with self._passing(bucket), self._changing, self._buckets.held(bucket) as directory:
             directory.sweep()
             segments = directory.segments
             return sum(
@@ -246,6 +248,14 @@ class SegmentedHome:
                 for segment, mask in zip(segments, kept(segments, terms, doomed), strict=True)
                 if 0 in mask
             )
+
+    @contextlib.contextmanager
+    def _passing(self, bucket: int) -> Iterator[None]:
+        """A pack passes through all buckets: one that it has left must not stay in memory."""
+        try:
+            yield
+        finally:
+            self._buckets.forget(bucket)
 
     def tidy(self, bucket: int) -> None:
         """Remove what interrupted runs have left in a bucket."""

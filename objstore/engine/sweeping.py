@@ -170,6 +170,7 @@ def planned(segments: Sequence[Segment], terms: Terms, doomed: Set[int]) -> Plan
         revisions += count
         dropped = sum(compress(segment.sizes(0, len(segment)), mask.translate(_OPPOSITE)))
         size += dropped
-        rewritten = max(rewritten, segment.size - dropped)
+        if count < len(segment):
+            rewritten = max(rewritten, segment.size - dropped)
         gone.update(doomed & set(segment.lows_of(0, len(segment))))
     return Plan(len(gone), revisions, size, rewritten, {tid for tid in tids if tid <= limit})

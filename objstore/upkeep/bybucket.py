@@ -14,6 +14,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable
 
+from objstore.engine.buckets import DETAILS
 from objstore.engine.segmented import SegmentedHome
 from objstore.engine.sweeping import Outline, Plan, Terms
 from objstore.errors import StorageFullError
@@ -130,4 +131,6 @@ class ByBucket:
                 counts.freed += self._home.sweep(bucket, self._terms, doomed.lows(bucket))
             else:
                 self._home.tidy(bucket)
+        if not job.dry_run:
+            self._home.tidy(DETAILS)
         job.progress("removing", total, total)
