@@ -10,9 +10,13 @@ import pytest
 from flushing import NEVER, PATIENCE, flushers, is_flushed, until
 from stores import commit, contents, open_on, value_of
 
-from objstore.contracts import Format, History
+from objstore.contracts import Format, History, StoreOptions
+from objstore.engine.journal import MAPPED_SIZE
+from objstore.engine.opening import open_store
 from objstore.errors import ClosedError, SnapshotTooOldError, StorageError
 from objstore.ids import NO_TID, ROOT, oid_from
+from objstore.machine.posix import PosixFilesystem
+from objstore.upkeep.pack import pack
 
 pytest_plugins = ["flusher_fixtures"]
 
@@ -190,6 +194,38 @@ class TestRoom:
         store.flush()
         assert contents(store, range(3)) == {0: 3, 1: "kept", 2: "new"}
 
+    def test_what_comes_in_while_a_batch_is_written_waits_for_its_turn(self, filesystem):
+        """Flushed at once, it would make small segments, which are merged again and again."""
+        store = open_on(
+            filesystem, History.FULL, Format.SEGMENTED, background=True, **NEVER | {"flush_transactions": 4}
+        )
+        filesystem.hold()
+        for at in range(4):
+            last = commit(store, {0: at})
+        assert filesystem.entered.wait(PATIENCE)
+        for at in range(3):
+            commit(store, {1: at})
+        filesystem.gate.set()
+        until(lambda: store.flushed == last and store.statistics()["journal_transactions"] == 3)
+        commit(store, {1: 3})
+        until(lambda: is_flushed(store))
+        assert store.statistics()["flush_batches"] == 2
+        store.close()
+
+    @pytest.mark.parametrize("history", list(History))
+    def test_a_large_transaction_is_mapped_to_be_flushed(self, history, tmp_path):
+        filesystem = PosixFilesystem()
+        options = StoreOptions(history=history, format=Format.SEGMENTED, background=False)
+        store = open_store(f"{tmp_path}/store", options, filesystem=filesystem, packer=pack)
+        values = {at: f"{at}" * MAPPED_SIZE for at in range(20)}
+        commit(store, values)
+        commit(store, {1: "small"})
+        store.flush()
+        values[1] = "small"
+        assert contents(store, range(20)) == values
+        assert list(store.home.findings()) == []
+        store.close()
+
 
 class TestMinimal:
     @pytest.mark.parametrize("layout", list(Format))
@@ -232,6 +268,16 @@ class TestMinimal:
         store.flush()
         assert store.statistics()["superseded_revisions"] == 0
         assert [found.tid for found in store.summaries(ROOT)] == tids[::-1]
+        store.close()
+
+    def test_what_nothing_is_wanted_of_is_not_read(self, filesystem):
+        store = open_on(filesystem, History.MINIMAL, Format.SEGMENTED)
+        for at in range(5):
+            commit(store, {0: at})
+        for waiting in store._lookup.index.transactions()[:-1]:
+            filesystem.unlink(f"{waiting.path}/t")
+        store.flush()
+        assert contents(store, [0]) == {0: 4}
         store.close()
 
 

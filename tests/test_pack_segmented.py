@@ -63,9 +63,9 @@ def test_only_segments_of_which_something_goes_are_written_anew(history):
     store.close()
 
 
-@pytest.mark.parametrize("references", [0, 1, 3])
-def test_references_that_are_not_kept_in_memory_are_read_again(references):
-    limits = PackLimits(step=2, moment=2, patience=2, references=references)
+@pytest.mark.parametrize("outlines", [0, 140_000, 200_000])
+def test_references_that_are_not_kept_in_memory_are_read_again(outlines):
+    limits = PackLimits(step=2, moment=2, patience=2, outlines=outlines)
     store = store_on(MemoryFilesystem(), limits=limits)
     chain = [0, FAR, 1, FAR + 1, 2 * FAR, 2, FAR + 2, 2 * FAR + 1]
     wide = range(3 * FAR, 3 * FAR + 300)

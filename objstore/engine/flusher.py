@@ -113,8 +113,8 @@ class Flusher:
 
     def _is_urgent(self) -> bool:
         index, options = self._lookup.index, self._options
-        volume = index.count >= options.flush_transactions or index.bytes >= options.flush_bytes
-        return volume and self._bound() > self.flushed
+        volume = index.bytes >= min(options.flush_bytes, options.journal_limit)
+        return (volume or index.count >= options.flush_transactions) and self._bound() > self.flushed
 
     def notify(self) -> None:
         """A transaction was committed: wake the thread if enough waits."""
@@ -246,12 +246,14 @@ class Flusher:
             seen = (waiting for waiting in batch if waiting.tid <= horizon)
             newest = {oid: waiting.tid for waiting in seen for oid in waiting.transaction.oids}
         for waiting in batch:
-            tid, revisions = waiting.tid, self._lookup.journal.records(waiting)
+            tid, oids = waiting.tid, waiting.transaction.oids
+            survivors: Sequence[int] = range(len(oids))
             if not self._full:
-                oids = revisions.oids
                 survivors = [at for at, oid in enumerate(oids) if newest.get(oid, NO_TID) <= tid]
-                if len(survivors) < len(oids):
-                    self.counters.superseded += len(oids) - len(survivors)
-                    revisions = revisions.chosen(survivors)
-            self.counters.revisions += len(revisions)
-            yield waiting.transaction, revisions
+                self.counters.superseded += len(oids) - len(survivors)
+            self.counters.revisions += len(survivors)
+            if not survivors:  # nothing of it is wanted, so it is not even read
+                yield waiting.transaction, ()
+                continue
+            run = self._lookup.journal.records(waiting)
+            yield waiting.transaction, run if len(survivors) == len(oids) else run.chosen(survivors)

@@ -71,8 +71,10 @@ class Outline:
 
     @property
     def size(self) -> int:
-        """How many references it holds."""
-        return len(self._targets)
+        """Bytes that it takes, but for the sets."""
+        return len(self._with) + sum(
+            len(each) * each.itemsize for each in (self._owners, self._ends, self._targets)
+        )
 
     def targets(self, numbers: Iterable[int]) -> array[int]:
         """The numbers of all objects that some of its objects refer to."""

@@ -1,7 +1,7 @@
 """Packing a segmented home bucket by bucket.
 
 A bucket is read once, from the first segment to the last; what its objects refer to is kept in packed arrays,
-as far as `PackLimits.references` goes, and read again where it is needed after that. Marking asks for many
+as far as `PackLimits.outlines` goes, and read again where it is needed after that. Marking asks for many
 objects of a bucket at a time. Then each bucket of which anything goes is swept by itself: a segment at a time
 is made anew without it, and those of which nothing goes stay as they are.
 
@@ -38,7 +38,7 @@ class ByBucket:
         self._home = home
         self._terms = Terms(job.limit, job.protected, job.full)
         self._outlines: dict[int, Outline] = {}
-        self._references = 0  # how many are in the outlines
+        self._size = 0  # of the outlines
         self._plans: dict[int, Plan] | None = None
         self._needed = TidSet()
 
@@ -60,9 +60,9 @@ class ByBucket:
     def _outline(self, bucket: int) -> Outline:
         outline = self._home.outline(bucket, self._terms)
         self._outlines[bucket] = outline
-        self._references += outline.size
-        while self._references > self._job.limits.references and len(self._outlines) > 1:
-            self._references -= self._outlines.pop(next(iter(self._outlines))).size
+        self._size += outline.size
+        while self._size > self._job.limits.outlines and len(self._outlines) > 1:
+            self._size -= self._outlines.pop(next(iter(self._outlines))).size
         return outline
 
     def _targets(self, bucket: int, numbers: list[int]) -> Iterable[int]:

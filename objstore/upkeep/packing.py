@@ -17,8 +17,8 @@ class PackLimits:
 
     `step` objects between two calls of the progress function; `batch` objects and revisions to remove at a
     time, but for the revisions of one object; details of `details` transactions; `moment` objects to visit
-    while writers are held, and `patience` tries to get by with that; `references` of objects that are kept in
-    memory while buckets are marked.
+    while writers are held, and `patience` tries to get by with that; `outlines` bytes of what the objects of
+    buckets refer to, which are kept while they are marked.
     """
 
     step: int = 1_000
@@ -26,7 +26,7 @@ class PackLimits:
     details: int = 100_000
     moment: int = 1_000
     patience: int = 20
-    references: int = 4_000_000
+    outlines: int = 32 * 2**20
 
 
 @dataclass(slots=True)
