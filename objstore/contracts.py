@@ -52,7 +52,7 @@ class StoreOptions:
     background: bool = True
     flush_transactions: int = 256
     flush_bytes: int = 8 * 2**20
-    flush_age: float = 1.0
+    flush_age: float = 5.0
     journal_limit: int = 64 * 2**20
     pin_limit: int = 1024 * 2**20
     transaction_memory: int = 32 * 2**20

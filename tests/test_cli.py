@@ -566,6 +566,13 @@ def test_undo_of_what_is_not_there(sample, minimal):
 # --- pack --------------------------------------------------------------------------------------------
 
 
+def test_a_pack_can_leave_the_machine_to_others(sample):
+    (done,) = json_lines("pack", sample.path, "--days", 0, "--throttle", 0.5)
+    assert done["objects_removed"] == 1
+    for share in (0, 1.5, "much"):
+        assert "--throttle" in run("pack", sample.path, "--days", 0, "--throttle", share, code=2).stderr
+
+
 def test_pack_says_what_would_go_and_then_drops_it(sample):
     (dry,) = json_lines("pack", sample.path, "--days", 0, "--dry-run")
     before = tree(f"{sample.path}/A")

@@ -9,6 +9,7 @@ from packing import Progress, age, files_of, packing_store, reachable
 from simulated import Crash, SimulatedFilesystem
 from stores import commit, contents
 
+import objstore
 from objstore.contracts import Format, History
 from objstore.errors import StorageFullError, UsageError
 from objstore.ids import MAX_TID, NO_TID
@@ -190,3 +191,10 @@ class TestPace:
         assert len(rests) > 5
         assert contents(store, range(8)) == {0: 0, 1: 1, 2: 2, 3: 3}
         store.close()
+
+    def test_a_database_hands_it_on(self):
+        with objstore.memory() as db:
+            for share in (0.0, 2.0):
+                with pytest.raises(UsageError, match="throttle"):
+                    db.pack(throttle=share)
+            assert db.pack(throttle=0.9).objects_kept == 1
