@@ -224,6 +224,9 @@ class Home(Protocol):
     def load(self, oid: Oid, upto: Tid) -> Revision | None:
         """The newest revision with tid <= `upto`, deleted ones included; None where there is none."""
 
+    def record(self, oid: Oid, upto: Tid) -> tuple[bytes | None, Tid] | None:
+        """Data and tid of the revision that `load` gives: all that a reader wants, and no more."""
+
     def summaries(self, oid: Oid) -> Iterator[RevisionSummary]:
         """All revisions of an object, newest first, without reading their data."""
 

@@ -77,6 +77,10 @@ class FullHome:
         """The newest serial <= `upto`, found by following the revisions' predecessors."""
         return next((summary.tid for summary in self.summaries(oid) if summary.tid <= upto), None)
 
+    def record(self, oid: Oid, upto: Tid) -> tuple[bytes | None, Tid] | None:
+        revision = self.load(oid, upto)
+        return revision and (revision.data, revision.tid)
+
     def summaries(self, oid: Oid) -> Iterator[RevisionSummary]:
         while (current := self.current(oid)) is not None:
             path = f"{self._files.directory(oid)}/{revision_name(oid, current)}"

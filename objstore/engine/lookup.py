@@ -41,6 +41,13 @@ class Lookup:
                 if self.index.holds(held.tid):
                     raise
 
+    def record(self, oid: Oid, upto: Tid) -> tuple[bytes | None, Tid] | None:
+        """Data and tid of the revision that `load` gives."""
+        if self.index.find(oid, upto) is None:
+            return self.home.record(oid, upto)
+        revision = self.load(oid, upto)
+        return revision and (revision.data, revision.tid)
+
     def summaries(self, oid: Oid, upto: Tid) -> Iterator[RevisionSummary]:
         """An object's revisions with tid <= `upto`, newest first."""
         told: Tid | None = None

@@ -46,6 +46,10 @@ class MinimalHome:
         revision = self._files.revision(f"{self._files.directory(oid)}/{data_name(oid)}", oid)
         return revision if revision is not None and revision.tid <= upto else None
 
+    def record(self, oid: Oid, upto: Tid) -> tuple[bytes | None, Tid] | None:
+        revision = self.load(oid, upto)
+        return revision and (revision.data, revision.tid)
+
     def summaries(self, oid: Oid) -> Iterator[RevisionSummary]:
         summary = self._summary(oid)
         if summary is not None:

@@ -31,7 +31,7 @@ from objstore.errors import CorruptionError
 from objstore.formats import records
 from objstore.formats.layouts import DETAILS_DIRECTORY, SegmentName
 from objstore.formats.recordruns import encoded
-from objstore.formats.segments import Kind, Segment, bucket_of, low_of, oid_in
+from objstore.formats.segments import BUCKET_BITS, LOW_MASK, Kind, Segment, bucket_of, low_of, oid_in
 from objstore.formats.transactions import decode_details, verified_tid
 from objstore.ids import Oid, Tid, number
 from objstore.revisions import Revision, RevisionSummary, Transaction
@@ -102,6 +102,19 @@ class SegmentedHome:
                 if revision.oid != oid or number(revision.tid) != segment.tids[at]:
                     raise _misplaced(segment, at, oid)
                 return revision
+        return None
+
+    def record(self, oid: Oid, upto: Tid) -> tuple[bytes | None, Tid] | None:
+        place = number(oid)
+        low, bound = place & LOW_MASK, number(upto)
+        for segment in reversed(self._buckets.get(place >> BUCKET_BITS).segments):
+            at = segment.find(low, bound)
+            if at >= 0:
+                found = records.data_of(bytes(segment.entry(at)), oid)
+                if found is None or number(found[1]) != segment.tids[at]:
+                    revision = self.load(oid, upto)  # says what is wrong
+                    return revision and (revision.data, revision.tid)
+                return found
         return None
 
     def summaries(self, oid: Oid) -> Iterator[RevisionSummary]:

@@ -30,12 +30,12 @@ class StoreView:
         if self._closed:
             raise ClosedError("the view")
         slot = self._slot
-        revision = self._lookup.load(oid, slot.snapshot)
+        found = self._lookup.record(oid, slot.snapshot)
         if slot.expired:  # looked at after the load: from now on the home may hold something newer
             raise SnapshotTooOldError(slot.snapshot)
-        if revision is None or revision.data is None:
+        if found is None or found[0] is None:
             raise POSKeyError(oid, tid=slot.snapshot)
-        return revision.data, revision.tid
+        return found
 
     def advance(self) -> frozenset[Oid] | None:
         if self._closed:

@@ -264,12 +264,19 @@ class Segment:
         """The position of the newest revision of an object with tid <= `upto`; -1 where there is none."""
         slot = low >> 8
         start, end = self._starts[slot], self._starts[slot + 1]
-        lows = self._lows
-        start = bisect_left(lows, low, start, end)
-        if start == end or lows[start] != low:
+        if start == end:
             return -1
-        end = bisect_right(lows, low, start, end)
-        at = bisect_right(self.tids, upto, start, end) - 1
+        lows = self._lows
+        # Where the oids of the slot follow each other, with a revision each, the position can be told.
+        at = start + low - lows[start]
+        if not start <= at < end or lows[at] != low or (at + 1 < end and lows[at + 1] == low):
+            at = bisect_right(lows, low, start, end) - 1
+            if at < start or lows[at] != low:
+                return -1
+        if self.tids[at] <= upto:  # the newest that there is
+            return at
+        start = bisect_left(lows, low, start, at)
+        at = bisect_right(self.tids, upto, start, at) - 1
         return at if at >= start else -1
 
     def find_tid(self, upto: int) -> int:
