@@ -79,7 +79,7 @@ class FullHome:
 
     def record(self, oid: Oid, upto: Tid) -> tuple[bytes | None, Tid] | None:
         revision = self.load(oid, upto)
-        return revision and (revision.data, revision.tid)
+        return (revision.data, revision.tid) if revision is not None else None
 
     def summaries(self, oid: Oid) -> Iterator[RevisionSummary]:
         while (current := self.current(oid)) is not None:

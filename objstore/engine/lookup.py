@@ -46,7 +46,7 @@ class Lookup:
         if self.index.find(oid, upto) is None:
             return self.home.record(oid, upto)
         revision = self.load(oid, upto)
-        return revision and (revision.data, revision.tid)
+        return (revision.data, revision.tid) if revision is not None else None
 
     def summaries(self, oid: Oid, upto: Tid) -> Iterator[RevisionSummary]:
         """An object's revisions with tid <= `upto`, newest first."""

@@ -48,7 +48,7 @@ class MinimalHome:
 
     def record(self, oid: Oid, upto: Tid) -> tuple[bytes | None, Tid] | None:
         revision = self.load(oid, upto)
-        return revision and (revision.data, revision.tid)
+        return (revision.data, revision.tid) if revision is not None else None
 
     def summaries(self, oid: Oid) -> Iterator[RevisionSummary]:
         summary = self._summary(oid)

@@ -113,7 +113,7 @@ class SegmentedHome:
                 found = records.data_of(bytes(segment.entry(at)), oid)
                 if found is None or number(found[1]) != segment.tids[at]:
                     revision = self.load(oid, upto)  # says what is wrong
-                    return revision and (revision.data, revision.tid)
+                    return (revision.data, revision.tid) if revision is not None else None
                 return found
         return None
 

@@ -33,9 +33,11 @@ class StoreView:
         found = self._lookup.record(oid, slot.snapshot)
         if slot.expired:  # looked at after the load: from now on the home may hold something newer
             raise SnapshotTooOldError(slot.snapshot)
-        if found is None or found[0] is None:
-            raise POSKeyError(oid, tid=slot.snapshot)
-        return found
+        if found is not None:
+            data, tid = found
+            if data is not None:
+                return data, tid
+        raise POSKeyError(oid, tid=slot.snapshot)
 
     def advance(self) -> frozenset[Oid] | None:
         if self._closed:

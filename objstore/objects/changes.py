@@ -18,7 +18,7 @@ from objstore.errors import SerializationError
 from objstore.ids import NO_TID, Oid, Tid
 from objstore.objects.broken import name_of
 from objstore.objects.savepoints import Mark, SavepointStore
-from objstore.objects.serialize import Jar, LostState, ObjectWriter
+from objstore.objects.serialize import LostState, ObjectWriter, WritersJar
 
 _lost = LostState()
 
@@ -32,13 +32,14 @@ class Sink(Protocol):
 class Changes:
     """The changes of one connection. Used by one thread at a time."""
 
-    def __init__(self, jar: Jar, cache: PickleCache, savepoint_memory: int) -> None:
+    def __init__(self, jar: WritersJar, cache: PickleCache, savepoint_memory: int) -> None:
         self._jar = jar
         self._cache = cache
         self._memory = savepoint_memory
         self._writer = ObjectWriter(jar)
         self._registered: list[Persistent] = []
-        self._named: dict[Oid, Persistent] = {}
+        self.named: dict[Oid, Persistent] = {}
+        """The new objects that were not written yet."""
         self._created: set[Oid] = set()
         self._modified: set[Oid] = set()
         self._resolved: frozenset[Oid] = frozenset()
@@ -47,11 +48,7 @@ class Changes:
 
     def __bool__(self) -> bool:
         """Whether there is anything to commit or to abort."""
-        return bool(self._registered or self._named or self._created or self._modified or self.savepoints)
-
-    def named(self, oid: Oid) -> Persistent | None:
-        """A new object that was not written yet."""
-        return self._named.get(oid)
+        return bool(self._registered or self.named or self._created or self._modified or self.savepoints)
 
     # --- as the application works ---
 
@@ -66,12 +63,12 @@ class Changes:
 
     def register(self, obj: Persistent) -> None:
         """An object was changed for the first time since it was loaded or written."""
-        if obj._p_oid not in self._named:
+        if obj._p_oid not in self.named:
             self._registered.append(obj)
 
     def name(self, obj: Persistent, oid: Oid) -> None:
         """Adopt a new object. It counts as changed, so that no cache drops its only state."""
-        self._named[oid] = obj
+        self.named[oid] = obj
         obj._p_oid = oid
         obj._p_jar = self._jar
         obj._p_changed = True
@@ -91,9 +88,9 @@ class Changes:
         """
         written: set[Oid] = set()
         at = 0
-        while self._named or at < len(self._registered):
-            if self._named:
-                oid, obj = self._named.popitem()
+        while self.named or at < len(self._registered):
+            if self.named:
+                oid, obj = self.named.popitem()
                 self._created.add(oid)
                 self._cache[oid] = obj
             else:
@@ -216,8 +213,8 @@ class Changes:
         self._cache.invalidate(list(oids))  # a list, because the cache empties what it is given
 
     def _disown_named(self) -> None:
-        while self._named:
-            _, obj = self._named.popitem()
+        while self.named:
+            _, obj = self.named.popitem()
             _disown(obj)
 
     def _disown_created(self, oids: Iterable[Oid]) -> None:

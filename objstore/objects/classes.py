@@ -65,7 +65,8 @@ class ClassFinder:
     """Finds what the records of a database name. May be used by any thread."""
 
     def __init__(self, allowed: AllowedClasses | None = None) -> None:
-        self._limited = allowed is not None
+        self.limited = allowed is not None
+        """Whether anything is refused."""
         self._names = ALWAYS
         self._below: tuple[str, ...] = _ALWAYS_BELOW
         self._ask: Callable[[str, str], bool] | None = None
@@ -81,7 +82,7 @@ class ClassFinder:
 
         Raises ClassNotAllowedError, and whatever importing the module raises but ImportError.
         """
-        if not self._limited and module not in _SPECIAL:  # the common case, short: it is asked for every load
+        if not self.limited and module not in _SPECIAL:  # the common case, short: it is asked for every load
             found = getattr(sys.modules.get(module), name, None)
             if found is not None:
                 return found
@@ -96,7 +97,7 @@ class ClassFinder:
         The unpickler may have such a class at hand without asking for it. Codes that nobody registered it
         refuses by itself. Raises ClassNotAllowedError.
         """
-        if self._limited and _registered_codes:
+        if self.limited and _registered_codes:
             stream = io.BytesIO(data)
             with suppress(ValueError):  # what is no pickle is told of where it is loaded
                 while stream.tell() < len(data):
@@ -121,13 +122,13 @@ class ClassFinder:
         dotted = f"{module}.{name}"
         if dotted == "builtins.getattr":
             return getattr  # never handed out as it is
-        trusted = not self._limited or self._permits_name(module, name)
+        trusted = not self.limited or self._permits_name(module, name)
         if not trusted and not dotted.startswith(self._below):
             raise ClassNotAllowedError(dotted, oid)
         outermost, *inner = name.split(".")
         value = _attribute(_imported(module, name), outermost)
         for part in inner:  # protocol 4 has dotted names: they lead through classes, not through modules
-            if self._limited and not isinstance(value, type):
+            if self.limited and not isinstance(value, type):
                 raise ClassNotAllowedError(dotted, oid)
             value = _attribute(value, part)
         if not trusted:
@@ -151,7 +152,7 @@ class ClassFinder:
             name = name.decode()
         if is_stand_in(parent):
             return stand_in(parent.__module__, f"{parent.__qualname__}.{name}")
-        if self._limited:
+        if self.limited:
             self._require_harmless(oid, parent, name)
         if isinstance(parent, type) and not hasattr(parent, name):
             return stand_in(parent.__module__, f"{parent.__qualname__}.{name}")

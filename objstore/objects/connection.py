@@ -33,9 +33,10 @@ from objstore.objects.broken import name_of
 from objstore.objects.changes import Changes
 from objstore.objects.details import details_of
 from objstore.objects.exchange import Importer, export_subgraph
+from objstore.objects.reading import ObjectReader
 from objstore.objects.root import RootConvenience
 from objstore.objects.savepoints import Mark
-from objstore.objects.serialize import LostState, ObjectReader
+from objstore.objects.serialize import LostState
 from objstore.objects.shared import DATABASE_NAME, Shared
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,8 @@ class Connection:
         self._historical = historical
         self._cache = PickleCache(self, shared.options.cache_size, shared.options.cache_size_bytes)
         self._changes = Changes(self, self._cache, shared.options.savepoint_memory)
-        self._reader = ObjectReader(self, shared.finder)
+        self.named = self._changes.named
+        self._reader = ObjectReader(self, self._cache, shared.finder)
         self._callbacks: list[Callable[[], object]] = []
         self._joined = False
         self._pending: PendingTransaction | None = None
@@ -106,7 +108,7 @@ class Connection:
     def cached(self, oid: Oid) -> Persistent | None:
         """The object with this oid if it is in memory, else None."""
         known = self._cache.get(oid)
-        return known if known is not None else self._changes.named(oid)
+        return known if known is not None else self.named.get(oid)
 
     def new_ghost(self, oid: Oid, ghost: Persistent) -> None:
         """Adopt an object that was made without its state."""

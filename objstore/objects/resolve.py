@@ -17,7 +17,8 @@ from objstore.formats import pickles
 from objstore.ids import Oid
 from objstore.objects.broken import is_stand_in
 from objstore.objects.classes import ClassFinder
-from objstore.objects.serialize import RecordPickler, RecordUnpickler, split_class, weak_oid
+from objstore.objects.reading import RecordUnpickler, split_class, weak_oid
+from objstore.objects.serialize import RecordPickler
 
 logger = logging.getLogger(__name__)
 
