@@ -86,42 +86,44 @@ class Changes:
         `settle`, they count as unchanged from then on. Raises SerializationError and what the sink and the
         objects raise; the transaction is then to be aborted.
         """
+        named, registered, cache = self.named, self._registered, self._cache
+        created, modified, read_current = self._created, self._modified, self.read_current
+        serialize, store, estimate = self._writer.serialize, sink.store, cache.update_object_size_estimation
         written: set[Oid] = set()
         at = 0
-        while self.named or at < len(self._registered):
-            if self.named:
-                oid, obj = self.named.popitem()
-                self._created.add(oid)
-                self._cache[oid] = obj
+        while named or at < len(registered):  # both may grow meanwhile
+            if named:
+                oid, obj = named.popitem()
+                created.add(oid)
+                cache[oid] = obj
+                serial = NO_TID
             else:
-                obj = self._registered[at]
+                obj = registered[at]
                 at += 1
-                oid = self._oid_of_changed(obj)
+                if obj._p_jar is not self._jar:
+                    reason = "it was changed here, but belongs to another connection by now"
+                    raise SerializationError(reason, obj._p_oid, name_of(type(obj)))
+                oid = obj._p_oid
                 if not obj._p_changed or (oid in written and not settle):
                     continue
-                if oid not in self._created:
-                    self._modified.add(oid)
-            self._write(obj, oid, sink, settle)
+                if oid in created:
+                    serial = NO_TID
+                else:
+                    modified.add(oid)
+                    serial = obj._p_serial
+            data, references = serialize(obj)
+            store(oid, serial, data, references)
+            size = len(data)
+            estimate(oid, size)
+            obj._p_estimated_size = size
+            if read_current:
+                read_current.pop(oid, None)
+            if settle:
+                obj._p_changed = False
             written.add(oid)
         if settle:
-            self._registered.clear()
+            registered.clear()
         return len(written)
-
-    def _oid_of_changed(self, obj: Persistent) -> Oid:
-        if obj._p_jar is not self._jar:
-            reason = "it was changed here, but belongs to another connection by now"
-            raise SerializationError(reason, obj._p_oid, name_of(type(obj)))
-        return Oid(obj._p_oid)
-
-    def _write(self, obj: Persistent, oid: Oid, sink: Sink, settle: bool) -> None:
-        data, references = self._writer.serialize(obj)
-        serial = NO_TID if oid in self._created else Tid(obj._p_serial)
-        sink.store(oid, serial, data, references)
-        self._cache.update_object_size_estimation(oid, len(data))
-        obj._p_estimated_size = len(data)
-        self.read_current.pop(oid, None)
-        if settle:
-            obj._p_changed = False
 
     def write_all(self, pending: PendingTransaction) -> int:
         """Write everything to a pending transaction, what savepoints hold included; how many records.
@@ -170,17 +172,20 @@ class Changes:
 
     def resolved(self, oids: frozenset[Oid]) -> None:
         """These were merged with what others committed: what is in memory is not what is stored."""
-        self._resolved = oids
-        self._invalidate(oids)
+        if oids:
+            self._resolved = oids
+            self._invalidate(oids)
 
     def committed(self, tid: Tid) -> None:
         """All of it was committed at `tid`."""
-        for oid in self._modified | self._created:
-            obj = self._cache.get(oid)
-            if obj is not None and obj._p_changed is not None and oid not in self._resolved:
-                obj._p_changed = False
-                obj._p_serial = tid
-        self._invalidate(self._resolved)  # again: who looked at them since the vote saw the past
+        cached, resolved = self._cache.get, self._resolved
+        for oids in (self._modified, self._created):
+            for oid in oids:
+                obj = cached(oid)
+                if obj is not None and obj._p_changed is not None and oid not in resolved:
+                    obj._p_changed = False
+                    obj._p_serial = tid
+        self._invalidate(resolved)  # again: who looked at them since the vote saw the past
         self._reset()
 
     def abort(self) -> None:
@@ -210,7 +215,9 @@ class Changes:
         self._registered.clear()
 
     def _invalidate(self, oids: Iterable[Oid]) -> None:
-        self._cache.invalidate(list(oids))  # a list, because the cache empties what it is given
+        outdated = list(oids)  # a list, because the cache empties what it is given
+        if outdated:
+            self._cache.invalidate(outdated)
 
     def _disown_named(self) -> None:
         while self.named:

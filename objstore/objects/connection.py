@@ -55,6 +55,9 @@ class Connection:
         self, shared: Shared, view: View, released: Callable[[Connection], None], *, historical: bool = False
     ) -> None:
         self._shared = shared
+        self._commits = shared.commits
+        self._sort_key = f"{shared.store.name}:{id(self)}"
+        self._read_only = historical or shared.store.read_only
         self._view = view
         self._released = released
         self._historical = historical
@@ -160,17 +163,19 @@ class Connection:
 
     def setstate(self, obj: Persistent) -> None:
         """Load the state of a ghost. Raises what `get` raises, and SnapshotTooOldError, CorruptionError."""
-        self._require_open()
-        oid = Oid(obj._p_oid)
+        if self._commits.closed or self.opened is None:
+            self._require_open()
+        oid: Oid = obj._p_oid
         try:
-            data, serial = self._load(oid)
+            data, serial = self._view.load(oid) if self._changes.savepoints is None else self._load(oid)
             self._reader.set_state(obj, data)
         except POSKeyError as error:
             self._tell_referrer(error)
             raise
         obj._p_serial = serial
-        self._cache.update_object_size_estimation(oid, len(data))
-        obj._p_estimated_size = len(data)
+        size = len(data)
+        self._cache.update_object_size_estimation(oid, size)
+        obj._p_estimated_size = size
 
     def register(self, obj: Persistent) -> None:
         """An object is about to change, or has. Raises ReadOnlyError, ClosedError.
@@ -179,9 +184,12 @@ class Connection:
         to be dropped when the transaction ends.
         """
         self._changes.register(obj)
-        self._require_open()
-        self._join()
-        self._require_writable()
+        if self._commits.closed or self.opened is None:
+            self._require_open()
+        if not self._joined:
+            self._join()
+        if self._read_only:
+            self._require_writable()
 
     def _load(self, oid: Oid) -> tuple[bytes, Tid]:
         savepoints = self._changes.savepoints
@@ -211,7 +219,7 @@ class Connection:
 
     def isReadOnly(self) -> bool:
         """Whether nothing can be changed through it."""
-        return self._historical or self._shared.store.read_only
+        return self._read_only
 
     def sync(self) -> None:
         """Begin a new transaction, giving up the changes of the present one, and see what is newest."""
@@ -250,7 +258,7 @@ class Connection:
         """
         if self.opened is None:
             return
-        if self._joined and not self._shared.commits.closed:
+        if self._joined and not self._commits.closed:
             raise UsageError("the connection takes part in a transaction; commit or abort before closing it")
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
@@ -295,12 +303,12 @@ class Connection:
         self._advance()
 
     def _require_open(self) -> None:
-        self._shared.commits.require_open()
+        self._commits.require_open()
         if self.opened is None:
             raise ClosedError("the connection")
 
     def _require_writable(self) -> None:
-        if self.isReadOnly():
+        if self._read_only:
             raise ReadOnlyError("the connection to the past" if self._historical else self._shared.store.name)
 
     def __repr__(self) -> str:
@@ -323,7 +331,7 @@ class Connection:
         self._shared.after_completion()
 
     def _between_transactions(self) -> None:
-        if self.opened is not None and not self._shared.commits.closed and not self._joined:
+        if self.opened is not None and not self._commits.closed and not self._joined:
             self._advance()
 
     def _advance(self) -> None:
@@ -331,10 +339,17 @@ class Connection:
         self._changes.begin()
         try:
             changed = self._view.advance()
-            self._cache.invalidate(list(self._cache.cache_data if changed is None else changed))
+            if changed is None:
+                self._forget()
+            elif changed:
+                self._cache.invalidate(list(changed))  # a list, because the cache empties what it is given
         except BaseException:
-            self._cache.invalidate(list(self._cache.cache_data))
+            self._forget()
             raise
+
+    def _forget(self) -> None:
+        """Drop the states of all objects."""
+        self._cache.invalidate(list(self._cache.cache_data))
 
     # --- the data manager of two-phase commits ---
 
@@ -345,13 +360,13 @@ class Connection:
 
     def sortKey(self) -> str:
         """Orders the data managers of a transaction."""
-        return f"{self._shared.store.name}:{id(self)}"
+        return self._sort_key
 
     def tpc_begin(self, transaction: Any) -> None:
         """Begin to commit. Raises ReadOnlyError, ClosedError, UsageError."""
         if self._changes:
             self._require_writable()
-        self._end_commit = self._shared.commits.begin(transaction, self)
+        self._end_commit = self._commits.begin(transaction, self)
 
     def commit(self, transaction: Any) -> None:
         """Write the changes. Raises SerializationError, StorageError."""
@@ -377,7 +392,9 @@ class Connection:
         """Commit them."""
         if self._pending is not None and self._wrote:
             self._changes.committed(self._pending.finish())
-        self._end()
+            self._end(unchanged=True)
+        else:
+            self._end()
 
     def tpc_abort(self, _transaction: object) -> None:
         """Give up the changes of a commit that failed."""
@@ -387,7 +404,8 @@ class Connection:
         """Give up the changes."""
         self._end()
 
-    def _end(self) -> None:
+    def _end(self, *, unchanged: bool = False) -> None:
+        """A commit, or a transaction, has ended. What is not committed is given up, if anything is."""
         pending, self._pending = self._pending, None
         try:
             if pending is not None:
@@ -397,7 +415,8 @@ class Connection:
             end, self._end_commit = self._end_commit, None
             if end is not None:
                 end()
-            self._changes.abort()
+            if not unchanged:
+                self._changes.abort()
 
     def savepoint(self) -> Savepoint:
         """A moment to roll back to, within the transaction. Called by `transaction.savepoint()`."""

@@ -15,13 +15,15 @@ from objstore.revisions import Details
 
 UNDECODED = "undecoded"
 """The key under which an extension that is a pickle is shown, as bytes."""
+_NOTHING = Details()
 
 
 def details_of(transaction: Any) -> Details:
     """The details of a `transaction.interfaces.ITransaction`. Raises SerializationError."""
-    return Details(
-        _sound(transaction.user), _sound(transaction.description), encode_extension(transaction.extension)
-    )
+    user, description, extension = transaction.user, transaction.description, transaction.extension
+    if not (user or description or extension):
+        return _NOTHING
+    return Details(_sound(user), _sound(description), encode_extension(extension))
 
 
 def _sound(text: str) -> str:

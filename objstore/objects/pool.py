@@ -98,7 +98,10 @@ class ConnectionPool:
 
     def refresh(self, *, now: bool = False) -> None:
         """Move the waiting connections on if that was not done for a while, or `now`."""
-        self._close_leaked()
+        if not self._leaked.empty():
+            self._close_leaked()
+        if not now and self._clock() - self._refreshed < REFRESH_AGE:  # asked without the lock: it is not urgent
+            return
         with self._lock:
             moment = self._clock()
             if not now and moment - self._refreshed < REFRESH_AGE:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import Condition, get_ident
+from functools import partial
+from threading import Condition, Lock, get_ident
 from typing import Any
 
 from objstore.contracts import Store
@@ -40,59 +41,55 @@ class Commits:
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._condition = Condition()  # guards the two below
-        self._threads: dict[int, int] = {}  # how many commits each thread has in progress
-        self._closed = False
-
-    @property
-    def closed(self) -> bool:
-        return self._closed
+        self._lock = Lock()  # guards the two below, and `closed`; a leaf
+        self._ended = Condition(self._lock)
+        self._threads: dict[int, list[tuple[object, object]]] = {}  # who commits which transaction in a thread
+        self.closed = False
 
     def require_open(self) -> None:
         """Raises ClosedError."""
-        if self._closed:
+        if self.closed:
             raise ClosedError(self._what)
 
-    def begin(self, transaction: Any, manager: object) -> Callable[[], None]:
+    def begin(self, transaction: object, manager: object) -> Callable[[], None]:
         """A data manager begins to commit; what is returned is to be called once when it has ended.
 
         Only one of a database's data managers may take part in a transaction: the second would wait for the
         first to finish, in one thread. Raises UsageError for the second, ClosedError.
         """
-        try:
-            first = transaction.data(self)
-        except KeyError:
-            first = manager
-            transaction.set_data(self, manager)
-        if first is not manager:
-            raise UsageError(
-                f"two connections (or a connection and an undo) of {self._what} take part in one transaction; "
-                "give each its own transaction manager"
-            )
         thread = get_ident()
-        with self._condition:
+        mine = (transaction, manager)
+        with self._lock:
             self.require_open()
-            self._threads[thread] = self._threads.get(thread, 0) + 1
-        return lambda: self._end(thread)
+            running = self._threads.setdefault(thread, [])
+            if any(transaction is each for each, _ in running):
+                raise UsageError(
+                    f"two connections (or a connection and an undo) of {self._what} take part in one "
+                    "transaction; give each its own transaction manager"
+                )
+            running.append(mine)
+        return partial(self._end, thread, mine)
 
-    def _end(self, thread: int) -> None:
-        with self._condition:
-            self._threads[thread] -= 1
-            if not self._threads[thread]:
+    def _end(self, thread: int, mine: tuple[object, object]) -> None:
+        with self._lock:
+            running = self._threads[thread]
+            running.remove(mine)
+            if not running:
                 del self._threads[thread]
-            self._condition.notify_all()
+            if self.closed:
+                self._ended.notify_all()
 
     def close(self) -> bool:
         """Let no commit begin any more, and wait for those in progress; False where it was closed already.
 
         Raises UsageError where this very thread is committing: it would wait for itself.
         """
-        with self._condition:
+        with self._lock:
             if get_ident() in self._threads:
                 raise UsageError(f"{self._what} cannot be closed in the middle of a commit")
-            if self._closed:
+            if self.closed:
                 return False
-            self._closed = True
+            self.closed = True
             while self._threads:
-                self._condition.wait()
+                self._ended.wait()
             return True
