@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import enum
+from typing import NamedTuple
+
 from persistent import Persistent
 
 
@@ -68,3 +71,48 @@ class Unready(Persistent):
 
     def __getstate__(self):
         raise LookupError("not today")
+
+
+class Stated(Persistent):
+    """Its state is whatever it is given, of any type."""
+
+    _v_state = None
+
+    def __getstate__(self):
+        return self._v_state
+
+    def __setstate__(self, state):
+        self._v_state = state
+
+
+class Slotted(Persistent):
+    """Has no attributes but one, and no dictionary of them."""
+
+    __slots__ = ("content",)
+
+    def __init__(self, content):
+        self.content = content
+
+
+class Color(enum.Enum):
+    """An enumeration, which pickles call by its value."""
+
+    RED = 1
+    BLUE = "blue"
+
+
+class Number(int):
+    """A number with a class of its own."""
+
+
+class Text(str):
+    """A string with a class of its own."""
+
+    __slots__ = ()
+
+
+class Pair(NamedTuple):
+    """A tuple with a class of its own."""
+
+    left: object
+    right: object
