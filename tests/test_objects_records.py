@@ -63,7 +63,11 @@ class FreshUnpickler(pickle.Unpickler):
     def persistent_load(self, reference):
         if isinstance(reference, tuple):
             return connection[reference[0]]
-        return connection[reference] if isinstance(reference, bytes) else WeakRef(connection[reference[1][0]])
+        if isinstance(reference, bytes):
+            return connection[reference]
+        weak = WeakRef.__new__(WeakRef)
+        weak.oid, weak.dm, weak.database_name = reference[1][0], connection, connection.database_name
+        return weak
 
 
 def read_afresh(data):
@@ -260,7 +264,7 @@ def test_a_state_may_load_another_while_it_is_loaded():
 
 
 def test_a_class_that_was_replaced_is_not_written_under_its_name(monkeypatch):
-    import things  # noqa: PLC0415
+    import things
 
     obj = stated([1])
     writer.serialize(obj)

@@ -111,6 +111,24 @@ class _PlainPickler(pickle.Pickler):
         return NotImplemented
 
 
+_PLAIN = frozenset((bool, bytes, complex, dict, float, frozenset, int, list, set, str, tuple, type, type(None)))
+"""Types that are surely no references: most of what is asked for."""
+
+
+class _ReferringPickler(pickle.Pickler):
+    """Asks `refer` for the persistent ids of all that may be referred to."""
+
+    def __init__(self, file: Any, refer: Callable[[Any, type], Any]) -> None:
+        super().__init__(file, PROTOCOL)
+        self._refer = refer
+
+    def persistent_id(self, obj: Any) -> Any:
+        cls = type(obj)
+        if cls in _PLAIN or not isinstance(obj, (Persistent, WeakRef)):
+            return None
+        return self._refer(obj, cls)
+
+
 class _Opening(NamedTuple):
     """How the records of a class begin: the pickle that names it, and the memo once that was written."""
 
@@ -119,10 +137,6 @@ class _Opening(NamedTuple):
     module: dict[str, Any]
     name: str
     """Where the class is found, so that none is written that has been replaced since."""
-
-
-_PLAIN = frozenset((bool, bytes, complex, dict, float, frozenset, int, list, set, str, tuple, type, type(None)))
-"""Types that are surely no references: most of what is asked for."""
 
 
 class ObjectWriter:
@@ -137,7 +151,7 @@ class ObjectWriter:
         self._chunks: list[bytes] = []
         chunks: Any = _Chunks(self._chunks.append)
         self._plain = _PlainPickler(chunks, PROTOCOL)
-        self._asking = _AskingPickler(chunks, self._persistent_id)
+        self._asking = _ReferringPickler(chunks, self._reference)
 
     def serialize(self, obj: Persistent) -> tuple[bytes, bytes]:
         """An object's record, and the oids that it refers to strongly, packed, each once.
@@ -202,9 +216,10 @@ class ObjectWriter:
         return data, b"".join(self._references)
 
     def _persistent_id(self, obj: Any) -> Any:
-        cls = type(obj)
-        if cls in _PLAIN or not isinstance(obj, (Persistent, WeakRef)):
-            return None
+        return self._reference(obj, type(obj)) if isinstance(obj, (Persistent, WeakRef)) else None
+
+    def _reference(self, obj: Any, cls: type) -> Any:
+        """The persistent id of an object, or of a weak reference."""
         if isinstance(obj, WeakRef):
             return self._weak_reference(obj)
         oid = obj._p_oid
