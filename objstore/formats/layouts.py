@@ -18,7 +18,7 @@ meaning, and whoever finds it may remove it. Names that parse as nothing are som
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from objstore.contracts import Format
 from objstore.ids import Oid, Tid, number
@@ -38,8 +38,7 @@ _TRANSACTION = re.compile(f"t{_HEX}")
 _SEGMENT = re.compile(f"{_HEX}-{_HEX}\\.(0|[1-9][0-9]*)\\.seg")
 
 
-@dataclass(frozen=True, slots=True)
-class HomeDirectory:
+class HomeDirectory(NamedTuple):
     """The places directly below HOME."""
 
     path: str
@@ -80,23 +79,20 @@ class HomeDirectory:
 # --- the journal -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class DoneName:
+class DoneName(NamedTuple):
     """`working_<tid>_<previous>_done`: a committed transaction."""
 
     tid: Tid
     previous: Tid
 
 
-@dataclass(frozen=True, slots=True)
-class TempName:
+class TempName(NamedTuple):
     """`working_<token>_temp`: a transaction being written."""
 
     token: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class SpareName:
+class SpareName(NamedTuple):
     """`spare_<token>`: a directory to be used again."""
 
     token: bytes
@@ -138,30 +134,26 @@ def parse_mark_name(name: str) -> tuple[str, bytes] | None:
 # --- the home ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class CurrentName:
+class CurrentName(NamedTuple):
     """`o<oid>.c`: the file that holds an object's current serial (Full)."""
 
     oid: Oid
 
 
-@dataclass(frozen=True, slots=True)
-class RevisionName:
+class RevisionName(NamedTuple):
     """`o<oid>.<tid>`: one revision (Full)."""
 
     oid: Oid
     tid: Tid
 
 
-@dataclass(frozen=True, slots=True)
-class DataName:
+class DataName(NamedTuple):
     """`o<oid>.d`: the current revision (Minimal)."""
 
     oid: Oid
 
 
-@dataclass(frozen=True, slots=True)
-class TransactionName:
+class TransactionName(NamedTuple):
     """`t<tid>`: a transaction's details and the oids that it wrote (Full)."""
 
     tid: Tid
@@ -235,8 +227,7 @@ def transaction_directory(format: Format, tid: Tid) -> str:
 # --- segments ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class SegmentName:
+class SegmentName(NamedTuple):
     """`<first tid>-<last tid>.<generation>.seg`: what a range of transactions wrote into one bucket."""
 
     first: Tid

@@ -13,7 +13,6 @@ from __future__ import annotations
 import copyreg
 import pickle
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, ClassVar
 
@@ -27,16 +26,18 @@ _new_object: Any = vars(copyreg)["__newobj__"]
 _PythonPickler: Any = vars(pickle)["_Pickler"]
 
 
-@dataclass(slots=True, eq=False)
 class _Construction:
     """What a pickle said about an instance of a missing class."""
 
-    arguments: tuple[Any, ...]
-    called: bool = False
-    factory: Any = None
-    state: Any = None
-    items: list[Any] = field(default_factory=list)
-    pairs: list[tuple[Any, Any]] = field(default_factory=list)
+    __slots__ = ("arguments", "called", "factory", "items", "pairs", "state")
+
+    def __init__(self, arguments: tuple[Any, ...]) -> None:
+        self.arguments = arguments
+        self.called = False
+        self.factory: Any = None
+        self.state: Any = None
+        self.items: list[Any] = []
+        self.pairs: list[tuple[Any, Any]] = []
 
 
 class Broken:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypedDict, cast
+from typing import Any, NamedTuple, TypedDict, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from objstore.contracts import Format, History, StoreOptions
@@ -55,8 +55,7 @@ class Options(TypedDict, total=False):
     allowed_classes: AllowedClasses | None
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(NamedTuple):
     """Where a store is, and how the caller wants it opened. `path` is as the caller wrote it."""
 
     path: str
