@@ -266,10 +266,10 @@ class StorageError(ObjstoreError):
 
 
 class StorageFullError(StorageError):
-    """There was no room to write. Nothing was changed; the store goes on as soon as there is room."""
+    """There was no room to write. `outcome` says what that means; the store goes on as soon as there is room."""
 
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"{path}: {reason}; nothing was changed, make room and try again")
+    def __init__(self, path: str, reason: str, outcome: str = "nothing was changed") -> None:
+        super().__init__(f"{path}: {reason}; {outcome}, make room and try again")
         self.path = path
 
 

@@ -43,6 +43,20 @@ class TestErrors:
         until(lambda: is_flushed(store))
         assert contents(store, [0]) == {0: "kept"}
 
+    def test_once_there_is_room_the_next_commit_works(self, opened, filesystem):
+        """py-lmdb#269: what the flusher met while the disk was full is no news any more."""
+        store = opened(flush_age=0.001)
+        filesystem.fail(errno.ENOSPC)
+        commit(store, {0: "kept"})
+        until(lambda: store._flusher._error is not None)
+        with pytest.raises(StorageFullError, match="committed before is safe, make room"):
+            commit(store, {0: "not stored"})
+        until(lambda: store._flusher._error is not None)
+        filesystem.heal()
+        commit(store, {1: "stored"})
+        until(lambda: is_flushed(store))
+        assert contents(store, range(2)) == {0: "kept", 1: "stored"}
+
     def test_what_is_wrong_with_the_flusher_itself_is_told(self, opened, filesystem):
         """An error that is none of the disk must not end the thread unheard."""
         store = opened(flush_age=0.001)
@@ -216,3 +230,22 @@ def test_a_merge_that_fails_is_told_and_loses_nothing(filesystem, history):
     assert contents(again, range(13)) == {0: 4} | dict.fromkeys(range(10, 13), "once")
     assert list(again.home.findings()) == []
     again.close()
+
+
+@pytest.mark.parametrize("history", list(History))
+def test_a_merge_for_which_there_is_no_room_waits(filesystem, history):
+    """It would fill the disk under those who commit, and nothing depends on it."""
+    store = open_on(filesystem, history, Format.SEGMENTED)
+    filesystem.capacity = filesystem._used + 2**20
+    for at in range(6):
+        commit(store, {0: at, 10 + at: "once"})
+        store.flush()
+    counters = store.home.counters
+    assert (counters.merges, counters.merges_put_off > 0) == (0, True)
+    filesystem.capacity = None
+    commit(store, {0: 6})
+    store.flush()
+    assert counters.merges > 0
+    assert contents(store, range(16)) == {0: 6} | dict.fromkeys(range(10, 16), "once")
+    assert list(store.home.findings()) == []
+    store.close()

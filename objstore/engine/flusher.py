@@ -7,7 +7,7 @@ one of the batch supersedes; 3. write them into the home, which syncs all it tou
 transactions to flush again, which changes nothing; after 4 directories that recovery lets go of.
 
 An error leaves everything in the journal, where it is safe. It is kept, and raised to the next who commits;
-then the flusher tries again.
+then the flusher tries again. Where the disk was full, that caller first looks whether it still is.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from objstore.engine.journal import Waiting
 from objstore.engine.lookup import Lookup
 from objstore.engine.marks import FLUSHED, Marks
 from objstore.engine.snapshots import Snapshots
-from objstore.errors import StorageError
+from objstore.errors import StorageError, StorageFullError
 from objstore.ids import NO_TID, Oid, Tid
 from objstore.revisions import Revision, Transaction
+
+_SAFE = "what was committed before is safe"
 
 
 @dataclass(slots=True)
@@ -123,11 +125,16 @@ class Flusher:
                 self._wake.notify_all()
 
     def raise_failure(self) -> None:
-        """Raise, once, what the flusher met since the last call."""
+        """Raise, once, what the flusher met since the last call.
+
+        A disk that was full may have room by now, so then flushing is tried again, and its error counts.
+        """
         if self._error is not None:
             with self._wake:
                 error, self._error = self._error, None
-            if error is not None:
+            if isinstance(error, StorageFullError):
+                self.flush()
+            elif error is not None:
                 raise error
 
     def wait_for_room(self) -> None:
@@ -210,7 +217,7 @@ class Flusher:
                     break
         except OSError as error:
             self.counters.failures += 1
-            raise storage_error(self._lookup.journal.path, error) from error
+            raise storage_error(self._lookup.journal.path, error, _SAFE) from error
         except StorageError:
             self.counters.failures += 1
             raise

@@ -36,6 +36,9 @@ from objstore.formats.transactions import decode_details, verified_tid
 from objstore.ids import Oid, Tid, number
 from objstore.revisions import Revision, RevisionSummary, Transaction
 
+_ROOM_LEFT = 8 * 2**20
+"""Bytes of the disk that a merge leaves to those who commit meanwhile."""
+
 
 @dataclass(slots=True)
 class SegmentCounters:
@@ -44,6 +47,8 @@ class SegmentCounters:
     flushed_bytes: int = 0
     merged_bytes: int = 0
     merges: int = 0
+    merges_put_off: int = 0
+    """Merges for which there was no room."""
 
 
 class SegmentedHome:
@@ -195,12 +200,21 @@ class SegmentedHome:
         return to_sync
 
     def maintain(self, horizon: Tid) -> None:
-        """Merge the segments of buckets that have got too many. Nothing depends on it but speed and room."""
+        """Merge the segments of buckets that have got too many. Nothing depends on it but speed and room.
+
+        For a moment a merge takes as much room as what it merges. Where that would fill the disk under those who
+        commit, it waits for the next flush of its bucket.
+        """
         with self._changing:
             while self._crowded:
                 with self._buckets.held(self._crowded.pop()) as directory:
                     while count := due([segment.size for segment in directory.segments]):
-                        self._merge(directory, directory.segments[-count:], horizon)
+                        segments = directory.segments[-count:]
+                        room = self._filesystem.free_bytes(self._path)
+                        if room < sum(segment.size for segment in segments) + _ROOM_LEFT:
+                            self.counters.merges_put_off += 1
+                            break
+                        self._merge(directory, segments, horizon)
 
     def _merge(self, directory: SegmentDirectory, segments: tuple[Segment, ...], horizon: Tid) -> None:
         superseded = self._history is History.MINIMAL and directory.kind is Kind.REVISIONS
