@@ -275,9 +275,19 @@ def test_init_leaves_an_existing_store_as_it_is(sample):
     assert tree(sample.path) == before
 
 
+def test_init_takes_history_and_format_from_a_url(tmp_path):
+    (made,) = json_lines("init", f"objstore://{tmp_path}/s?history=minimal", "--format", "flat")
+    assert (made["path"], made["history"], made["format"]) == (f"{tmp_path}/s", "minimal", "flat")
+    twice = run("init", f"objstore://{tmp_path}/t?history=minimal", "--history", "full", code=2)
+    assert "given twice" in twice.stderr
+    told = " ".join(run("init", "--help").stdout.split())
+    assert "[default: full]" in told
+    assert "[default: segmented]" in told
+
+
 def test_init_creates_nothing_among_other_files(tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
-    run("init", tmp_path, code=3)
+    assert "the directory is not empty" in run("init", tmp_path, code=3).stderr
     assert [each.name for each in tmp_path.iterdir()] == ["letter.txt"]
     assert "make it first" in run("init", tmp_path / "no" / "where", code=3).stderr
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from objstore.cli.output import json_line, line
@@ -9,7 +11,7 @@ from objstore.cli.parameters import json_option
 from objstore.cli.stores import opened
 from objstore.contracts import Format, History
 from objstore.engine.opening import DEFAULT_FORMAT, DEFAULT_HISTORY
-from objstore.errors import OpenError, StoreMissingError
+from objstore.errors import NotAStoreError, OpenError, StoreMissingError
 
 
 @click.command(epilog="Example: objstore init accounts --history full")
@@ -17,20 +19,17 @@ from objstore.errors import OpenError, StoreMissingError
 @click.option(
     "--history",
     type=click.Choice([each.value for each in History]),
-    default=DEFAULT_HISTORY.value,
-    show_default=True,
-    help="full keeps every revision until it is packed; minimal keeps the current ones only.",
+    help="full keeps every revision until it is packed; minimal keeps the current ones only.  "
+    f"[default: {DEFAULT_HISTORY.value}]",
 )
 @click.option(
     "--format",
     "format_",
     type=click.Choice([each.value for each in Format]),
-    default=DEFAULT_FORMAT.value,
-    show_default=True,
-    help="How the revisions are laid out in subdirectories.",
+    help=f"How the revisions are laid out in subdirectories.  [default: {DEFAULT_FORMAT.value}]",
 )
 @json_option
-def init(path: str, history: str, format_: str, as_json: bool) -> None:
+def init(path: str, history: str | None, format_: str | None, as_json: bool) -> None:
     """Create an empty store.
 
     PATH is an empty directory, or one that is not there yet. History and format stay what they are for the life
@@ -40,11 +39,14 @@ def init(path: str, history: str, format_: str, as_json: bool) -> None:
     try:
         with opened(path) as store:
             raise OpenError(store.name, "there is a store here already; it was left as it is")
-    except StoreMissingError:
+    except (StoreMissingError, NotAStoreError):  # creating one tells what is in the way
         pass
-    with opened(path, create=True, read_only=False, history=History(history), format=Format(format_)) as store:
-        identity = store.settings.identity
+    given = {"history": history, "format": format_}
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    with opened(path, create=True, read_only=False, **chosen) as store:
+        made = store.settings
+        facts = {"history": made.history.value, "format": made.format.value, "identity": made.identity}
         if as_json:
-            json_line({"path": store.name, "history": history, "format": format_, "identity": identity})
+            json_line({"path": store.name, **facts})
         else:
-            line(f"created {store.name}: history {history}, format {format_}, identity {identity}")
+            line(f"created {store.name}: {', '.join(f'{name} {value}' for name, value in facts.items())}")
