@@ -45,6 +45,7 @@ class TestLocate:
     @pytest.mark.parametrize(
         ("path", "options", "reason"),
         [
+            ("", {}, "the path of the store is empty"),
             ("p", {"histroy": "full"}, "unknown option: histroy; there are .*history"),
             ("objstore:///p?nothing=1", {}, "unknown option: nothing"),
             ("p", {"history": "some"}, "history is one of full, minimal, not 'some'"),

@@ -34,8 +34,6 @@ def opened(
     `options` are those of `objstore.open`; `tolerant` is told at `engine.opening.open_store`. Raises
     `errors.OpenError`, `CorruptionError`, `UsageError` for a URL that makes no sense, and what closing raises.
     """
-    if not where:
-        raise UsageError("the path of the store is empty")
     location = locate(where, {"create": create, "read_only": read_only, **options})
     path = os.path.abspath(location.path)
     store = open_store(path, location.store, filesystem=PosixFilesystem(), packer=pack, tolerant=tolerant)

@@ -78,6 +78,8 @@ def locate(path: str, options: Mapping[str, Any]) -> Location:
     An option may stand in the URL or beside it, not in both. Raises UsageError that names what is known.
     """
     given = dict(options)
+    if not path:
+        raise UsageError("the path of the store is empty")
     if path.startswith(f"{SCHEME}:"):
         path, in_url = _from_url(path)
         twice = sorted(in_url.keys() & given.keys())
