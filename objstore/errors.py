@@ -94,10 +94,10 @@ class UsageError(ObjstoreError):
 
 
 class ReadOnlyError(UsageError):
-    """The store, or this connection, was opened for reading."""
+    """The store was opened for reading, or the connection shows the past."""
 
-    def __init__(self, what: str = "the store") -> None:
-        super().__init__(f"{what} was opened read-only; open it for writing to change it")
+    def __init__(self, what: str = "the store", remedy: str = "open it for writing to change it") -> None:
+        super().__init__(f"{what} was opened read-only; {remedy}")
 
 
 class ClosedError(UsageError):

@@ -728,7 +728,7 @@ class TestTheConnection:
         past = opened(full, at=full.lastTransaction())
         assert past.isReadOnly()
         tree, thing = past.root.tree, past.root.a
-        with pytest.raises(ReadOnlyError):
+        with pytest.raises(ReadOnlyError, match=r"this connection to the past .* what was cannot be changed"):
             thing.n = 2
         with pytest.raises(ReadOnlyError):
             past.root.b = 1

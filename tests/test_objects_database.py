@@ -303,8 +303,12 @@ class TestThePast:
         for n, tid in enumerate(tids[1:]):
             assert opened(full, before=tid).root.a.n == n
         assert "a" not in opened(full, before=tids[0]).root()
-        with pytest.raises(POSKeyError):
-            opened(full, before=tid_from(1)).root()
+
+    def test_before_there_was_a_database(self, full):
+        for how in ({"before": tid_from(1)}, {"at": datetime(1999, 12, 31)}):
+            with pytest.raises(UsageError, match=r"there was no database yet at 1\d\d\d-"):
+                opened(full, **how)
+        assert full.statistics()["connections_open"] == 0
 
     def test_at_a_datetime(self, full):
         tids = self.history(full)

@@ -330,7 +330,9 @@ class Connection:
 
     def _require_writable(self) -> None:
         if self._read_only:
-            raise ReadOnlyError("the connection to the past" if self._historical else self._shared.store.name)
+            if self._historical:
+                raise ReadOnlyError("this connection to the past", "what was cannot be changed")
+            raise ReadOnlyError(self._shared.store.name)
 
     def __repr__(self) -> str:
         state = "closed" if self.opened is None else f"at {self._view.snapshot.hex()}"

@@ -17,7 +17,7 @@ from persistent.mapping import PersistentMapping
 
 from objstore.contracts import History, PackReport, Progress, Store, View
 from objstore.errors import HistoryMissingError, POSKeyError, ReadOnlyError, UsageError
-from objstore.ids import NO_TID, ROOT, Oid, Tid, number, tid_at, tid_from, tid_seconds
+from objstore.ids import NO_TID, ROOT, Oid, Tid, number, tid_at, tid_from, tid_moment, tid_seconds
 from objstore.objects.connection import Connection
 from objstore.objects.options import DatabaseOptions
 from objstore.objects.pool import ConnectionPool
@@ -88,7 +88,8 @@ class DB:
         """A connection that takes part in a manager's transactions: the thread's, unless one is given.
 
         `at` or `before` open the past, read-only: as it was at that moment, or just before it. Raises
-        HistoryMissingError where the past is not kept, UsageError for a moment to come, ClosedError.
+        HistoryMissingError where the past is not kept, UsageError for a moment to come or before there was a
+        root, ClosedError.
         """
         self._shared.commits.require_open()
         if at is not None or before is not None:
@@ -109,6 +110,13 @@ class DB:
 
     def _open_past(self, upto: Tid) -> Connection:
         view = self.store.view(upto)
+        try:
+            view.load(ROOT)
+        except BaseException as error:
+            view.close()
+            if isinstance(error, POSKeyError):
+                raise UsageError(f"there was no database yet at {tid_moment(upto).isoformat()}") from error
+            raise
         connection = Connection(self._shared, view, self._pool.drop, historical=True)
         self._pool.adopt(connection, view)
         return connection
