@@ -68,8 +68,11 @@ class RefusedError(Exception):
 def page(title: str, *parts: str) -> str:
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title>"
-        "<style>body{font:16px/1.5 sans-serif;max-width:40em;margin:2em auto}form{display:inline}"
-        "li{margin:.5em 0}small{color:#666}</style>"
+        "<meta name=viewport content='width=device-width'>"
+        "<style>body{font:16px/1.5 sans-serif;max-width:40em;margin:2em auto;padding:0 1em}"
+        "form{display:inline}input,button{font:inherit;padding:.2em .6em}"
+        "input{width:24em;max-width:70%;margin-right:.5em}li{margin:.5em 0;overflow-wrap:anywhere}"
+        "li button{font-size:.8em}small{color:#666}</style>"
         f"<h1>{html.escape(title)}</h1>{''.join(parts)}"
         "<p><a href='/'>notes</a> &middot; <a href='/history'>history</a></p></html>"
     )
@@ -137,7 +140,8 @@ class Notebook:
 
     def show(self) -> Response:
         form = (
-            "<form method=post action=/add><input name=text size=40 required autofocus><button>add</button></form>"
+            "<form method=post action=/add><input name=text aria-label='a new note' required autofocus>"
+            "<button>add</button></form>"
         )
         with self.db.transaction() as connection:
             return Response("200 OK", page("Notes", form, listed(connection.root()["notes"], changeable=True)))
@@ -184,7 +188,7 @@ class Notebook:
             with closing(self.db.open(at=tid)) as connection:
                 notes = connection.root().get("notes", {})
                 return Response("200 OK", page("Notes as they were", listed(notes, changeable=False)))
-        except UsageError as error:  # a moment to come, or before the last pack
+        except UsageError as error:  # to come, before the notebook, or before the last pack
             raise RefusedError("404 Not Found", str(error)) from error
 
     def undo(self, tid: str) -> Response:

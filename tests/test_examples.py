@@ -159,6 +159,7 @@ def test_the_notebook_itself_cannot_be_undone(client: Client, db: objstore.DB) -
         ("POST", "/delete/7", b"", "404 Not Found"),
         ("POST", "/undo/0000000000000001", b"", "404 Not Found"),
         ("GET", "/at/7fffffffffffffff", b"", "404 Not Found"),
+        ("GET", "/at/0000000000000001", b"", "404 Not Found"),
         ("GET", "/add", b"", "405 Method Not Allowed"),
         ("POST", "/", b"", "405 Method Not Allowed"),
         ("POST", "/add", b"text=+", "400 Bad Request"),
