@@ -187,8 +187,8 @@ def test_a_recycled_directory_that_holds_what_was_flushed_does_not_count(filesys
 
 def test_a_damaged_record_is_an_error_for_its_reader_and_for_the_flusher(filesystem):
     store, tids = left_behind(filesystem)
-    place = store._lookup.index.transactions()[2].places[1]
-    damage(filesystem, f"{transaction_file(store, tids, 2)}/t", place.offset + place.size - 1)
+    waiting = store._lookup.index.transactions()[2]
+    damage(filesystem, f"{transaction_file(store, tids, 2)}/t", waiting.offsets[1] + waiting.sizes[1] - 1)
     again = open_on(filesystem)
     with pytest.raises(CorruptionError):
         contents(again, range(4))

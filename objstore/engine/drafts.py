@@ -21,7 +21,7 @@ from zlib import crc32
 from objstore.contracts import Filesystem, WritableFile
 from objstore.formats import records
 from objstore.formats.layouts import TRANSACTION_FILE
-from objstore.formats.transactions import FILE_HEADER_SIZE, FileHeader, Place, encode_tail
+from objstore.formats.transactions import FILE_HEADER_SIZE, FileHeader, encode_tail
 from objstore.ids import NO_TID, Oid, Tid
 from objstore.revisions import Details, Revision, Transaction
 
@@ -56,7 +56,7 @@ class Draft:
         self._crc = 0  # of the records that were written
         self._tail = FILE_HEADER_SIZE  # where the next record will begin
         self._sizes: list[int] = []
-        self._places: list[Place] = []
+        self._offsets: list[int] = []
         self._at: dict[Oid, int] = {}  # which of them is an object's
         self._dead: set[int] = set()
         self._end = 0
@@ -66,7 +66,7 @@ class Draft:
 
     def add(self, revisions: Iterable[Revision]) -> None:
         """Add records, each in place of an earlier one of the same object. Raises OSError."""
-        token, sizes, places, at = Tid(self.token), self._sizes, self._places, self._at
+        token, sizes, offsets, at = Tid(self.token), self._sizes, self._offsets, self._at
         for revision in revisions:
             record = records.encode(revision, token)
             size = len(record)
@@ -75,7 +75,7 @@ class Draft:
                 self._dead.add(replaced)
             at[revision.oid] = len(sizes)
             sizes.append(size)
-            places.append(Place(self._tail, size))
+            offsets.append(self._tail)
             self._chunks.append(record)
             self._tail += size
             self._held += size
@@ -114,17 +114,20 @@ class Draft:
         return tuple(self._at)
 
     @property
-    def places(self) -> list[Place]:
-        """Where the records of these objects stand."""
-        return [self._places[at] for at in self._at.values()] if self._dead else self._places
+    def places(self) -> tuple[list[int], list[int]]:
+        """Where the records of these objects begin, and how large they are."""
+        if not self._dead:
+            return self._offsets, self._sizes
+        alive = self._at.values()
+        return [self._offsets[at] for at in alive], [self._sizes[at] for at in alive]
 
     def read(self, oid: Oid) -> Revision:
         """A record that was added. Raises CorruptionError, OSError."""
         if self._held:
             self._write()
-        place = self._places[self._at[oid]]
+        at = self._at[oid]
         file = f"{self.path}/{TRANSACTION_FILE}"
-        return records.decode(self._filesystem.read_at(file, place.offset, place.size), 0, file)
+        return records.decode(self._filesystem.read_at(file, self._offsets[at], self._sizes[at]), 0, file)
 
     # --- committing ---
 

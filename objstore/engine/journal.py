@@ -15,6 +15,7 @@ new for old.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from zlib import crc32
 
@@ -26,11 +27,10 @@ from objstore.formats.recordruns import RecordRun
 from objstore.formats.transactions import (
     FILE_HEADER_SIZE,
     FileHeader,
-    Place,
     decode_header,
     decode_tail,
 )
-from objstore.ids import Oid, Tid
+from objstore.ids import Tid
 from objstore.revisions import Details, Revision, RevisionSummary, Transaction
 
 MAX_SPARES = 512
@@ -42,12 +42,13 @@ MAPPED_SIZE = 2**20
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Waiting:
-    """A committed transaction in the journal."""
+    """A committed transaction in the journal: record `at` is that of the oid `at`, and stands at its offset."""
 
     path: str
     header: FileHeader
     transaction: Transaction
-    places: list[Place]
+    offsets: Sequence[int]
+    sizes: Sequence[int]
 
     @property
     def tid(self) -> Tid:
@@ -102,7 +103,7 @@ class Journal:
         Raises OSError: nobody can say then whether it is committed.
         """
         header = draft.seal(tid, previous, durable)
-        return Waiting(draft.path, header, Transaction(tid, previous, details, draft.oids), draft.places)
+        return Waiting(draft.path, header, Transaction(tid, previous, details, draft.oids), *draft.places)
 
     def sync(self) -> None:
         """Make every name in the journal durable."""
@@ -149,11 +150,12 @@ class Journal:
             self.filesystem.sync_directory(path)
         return replace(waiting, path=path)
 
-    def revision(self, waiting: Waiting, oid: Oid, place: Place) -> Revision:
+    def revision(self, waiting: Waiting, at: int) -> Revision:
         """One revision, verified. Raises CorruptionError or OSError, also where the file was recycled."""
         path = f"{waiting.path}/{layouts.TRANSACTION_FILE}"
-        buffer = self.filesystem.read_at(path, place.offset, place.size)
-        return self._verified(records.decode(buffer, 0, path), waiting, oid, place, path)
+        revision = records.decode(self.filesystem.read_at(path, waiting.offsets[at], waiting.sizes[at]), 0, path)
+        _require_its_own(revision, waiting, at, path)
+        return replace(revision, tid=waiting.tid)
 
     def revisions(self, waiting: Waiting) -> list[Revision]:
         """All revisions of a transaction, in its order, with the checksum of the whole verified."""
@@ -165,11 +167,8 @@ class Journal:
         """
         path = f"{waiting.path}/{layouts.TRANSACTION_FILE}"
         content = self._content(waiting)
-        offsets = [place.offset for place in waiting.places]
-        sizes = [place.size for place in waiting.places]
-        return RecordRun(
-            path, content, offsets, sizes, waiting.transaction.oids, waiting.header.token, waiting.tid
-        )
+        oids, token = waiting.transaction.oids, waiting.header.token
+        return RecordRun(path, content, waiting.offsets, waiting.sizes, oids, token, waiting.tid)
 
     def _content(self, waiting: Waiting) -> bytes | memoryview:
         """All of a transaction's file that is meant, verified."""
@@ -184,22 +183,12 @@ class Journal:
             raise CorruptionError(path, "the checksum of a transaction is wrong", tid=waiting.tid)
         return content
 
-    def _verified(self, revision: Revision, waiting: Waiting, oid: Oid, place: Place, path: str) -> Revision:
-        if revision.oid != oid or revision.tid != waiting.header.token:
-            raise CorruptionError(
-                path, "another record stands in its place", offset=place.offset, oid=oid, tid=waiting.tid
-            )
-        return replace(revision, tid=waiting.tid)
-
-    def summary(self, waiting: Waiting, oid: Oid, place: Place) -> RevisionSummary:
+    def summary(self, waiting: Waiting, at: int) -> RevisionSummary:
         """One revision without its data. Raises as `revision` does."""
-        path = f"{waiting.path}/{layouts.TRANSACTION_FILE}"
-        header = records.Header(self.filesystem.read_at(path, place.offset, records.HEADER_SIZE), 0, path)
-        if header.oid != oid or header.tid != waiting.header.token:
-            raise CorruptionError(
-                path, "another record stands in its place", offset=place.offset, oid=oid, tid=waiting.tid
-            )
-        lead = self.filesystem.read_at(path, place.offset, header.summary_size)
+        path, offset = f"{waiting.path}/{layouts.TRANSACTION_FILE}", waiting.offsets[at]
+        header = records.Header(self.filesystem.read_at(path, offset, records.HEADER_SIZE), 0, path)
+        _require_its_own(header, waiting, at, path)
+        lead = self.filesystem.read_at(path, offset, header.summary_size)
         return replace(header.summary(lead, 0, path), tid=waiting.tid)
 
     # --- letting go ---
@@ -239,3 +228,11 @@ class Journal:
             for entry in self.filesystem.entries(path):
                 self.filesystem.unlink(f"{path}/{entry.name}")
             self.filesystem.remove_directory(path)
+
+
+def _require_its_own(found: Revision | records.Header, waiting: Waiting, at: int, path: str) -> None:
+    """Raises CorruptionError where a record is not the one that a transaction has written there."""
+    oid = waiting.transaction.oids[at]
+    if found.oid != oid or found.tid != waiting.header.token:
+        reason = "another record stands in its place"
+        raise CorruptionError(path, reason, offset=waiting.offsets[at], oid=oid, tid=waiting.tid)

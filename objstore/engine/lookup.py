@@ -36,7 +36,7 @@ class Lookup:
             if held is None:
                 return self.home.load(oid, upto)
             try:
-                return self.journal.revision(held.waiting, oid, held.place)
+                return self.journal.revision(held.waiting, held.at)
             except (OSError, CorruptionError):
                 if self.index.holds(held.tid):
                     raise
@@ -65,7 +65,7 @@ class Lookup:
     def summary(self, held: Held) -> RevisionSummary | None:
         """One revision of the journal without its data; None where it has been flushed since."""
         try:
-            return self.journal.summary(held.waiting, held.oid, held.place)
+            return self.journal.summary(held.waiting, held.at)
         except (OSError, CorruptionError):
             if self.index.holds(held.tid):
                 raise

@@ -262,9 +262,9 @@ class DirectoryStore:
     def waiting(self) -> Iterator[RevisionSummary]:
         with self._flusher.paused():
             found = [
-                self.journal.summary(waiting, oid, place)
+                self.journal.summary(waiting, at)
                 for waiting in self._lookup.index.transactions()
-                for oid, place in zip(waiting.transaction.oids, waiting.places, strict=True)
+                for at in range(len(waiting.offsets))
             ]
         return iter(found)
 

@@ -7,24 +7,25 @@ when its first entries were flushed; the dictionary's operations are atomic.
 from __future__ import annotations
 
 from bisect import bisect_right
-from operator import attrgetter
 from threading import Lock
 from typing import NamedTuple
 
 from objstore.engine.journal import Waiting
-from objstore.formats.transactions import Place
 from objstore.ids import Oid, Tid
 
-_BY_TID = attrgetter("tid")
+_END = 2**62
+"""More than a transaction has records."""
 
 
 class Held(NamedTuple):
-    """One revision that the journal holds."""
+    """One revision that the journal holds: the record at a position of a transaction."""
 
-    tid: Tid
-    oid: Oid
     waiting: Waiting
-    place: Place
+    at: int
+
+    @property
+    def tid(self) -> Tid:
+        return self.waiting.tid
 
 
 class WaitingIndex:
@@ -34,29 +35,35 @@ class WaitingIndex:
     """
 
     def __init__(self) -> None:
-        self._held: dict[Oid, list[Held]] = {}
+        # Plain tuples of tid and position: there may be a million, and these are nothing to garbage collection.
+        self._held: dict[Oid, list[tuple[Tid, int]]] = {}
         self._transactions: dict[Tid, Waiting] = {}
         self._bytes = 0
         self._lock = Lock()  # guards changes; a leaf
 
     def add(self, waiting: Waiting) -> None:
+        held, tid = self._held, waiting.tid
         with self._lock:
-            for oid, place in zip(waiting.transaction.oids, waiting.places, strict=True):
-                self._held.setdefault(oid, []).append(Held(waiting.tid, oid, waiting, place))
-            self._transactions[waiting.tid] = waiting
+            self._transactions[tid] = waiting  # first, because who finds a revision asks for it
+            for at, oid in enumerate(waiting.transaction.oids):
+                entries = held.get(oid)
+                if entries is None:
+                    held[oid] = [(tid, at)]
+                else:
+                    entries.append((tid, at))
             self._bytes += waiting.size
 
     def remove(self, flushed: list[Waiting]) -> None:
         """Forget the oldest transactions, which the home has now."""
-        upto = flushed[-1].tid
+        held, upto = self._held, (flushed[-1].tid, _END)
         with self._lock:
             for oid in {oid for waiting in flushed for oid in waiting.transaction.oids}:
-                entries = self._held[oid]
-                first = bisect_right(entries, upto, key=_BY_TID)
+                entries = held[oid]
+                first = bisect_right(entries, upto)
                 if first == len(entries):
-                    del self._held[oid]
+                    del held[oid]
                 else:
-                    self._held[oid] = entries[first:]
+                    held[oid] = entries[first:]
             for waiting in flushed:
                 del self._transactions[waiting.tid]
                 self._bytes -= waiting.size
@@ -66,17 +73,24 @@ class WaitingIndex:
         entries = self._held.get(oid)
         if not entries:
             return None
-        at = bisect_right(entries, upto, key=_BY_TID)
-        return entries[at - 1] if at else None
+        tid, at = entries[-1]
+        if tid > upto:
+            before = bisect_right(entries, (upto, _END))
+            if not before:
+                return None
+            tid, at = entries[before - 1]
+        waiting = self._transactions.get(tid)
+        return Held(waiting, at) if waiting is not None else None  # else it was flushed this moment
 
     def newest(self, oid: Oid) -> Tid | None:
         """The newest serial of an object, durable or not; None where the journal holds none."""
         entries = self._held.get(oid)
-        return entries[-1].tid if entries else None
+        return entries[-1][0] if entries else None
 
     def of_object(self, oid: Oid) -> list[Held]:
         """What the journal holds of an object, oldest first."""
-        return list(self._held.get(oid, ()))
+        found = ((self._transactions.get(tid), at) for tid, at in list(self._held.get(oid, ())))
+        return [Held(waiting, at) for waiting, at in found if waiting is not None]
 
     def holds(self, tid: Tid) -> bool:
         """Whether this transaction still waits."""

@@ -12,10 +12,9 @@ It also says how long all of it is, because a recycled file may be longer than w
 from __future__ import annotations
 
 import struct
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import NamedTuple
+from itertools import accumulate, pairwise
 from zlib import crc32
 
 from objstore.errors import CorruptionError
@@ -89,13 +88,6 @@ def verified_tid(buffer: memoryview, path: str) -> int:
 # --- the journal file --------------------------------------------------------------------------------
 
 
-class Place(NamedTuple):
-    """Where a record stands in a journal file."""
-
-    offset: int
-    size: int
-
-
 @dataclass(frozen=True, slots=True)
 class FileHeader:
     """The first `FILE_HEADER_SIZE` bytes of a journal file that was committed; zeros before.
@@ -148,22 +140,23 @@ def encode_tail(transaction: Transaction, sizes: list[int], dead: Container[int]
     return table + _CRC.pack(crc32(table)) + encode_details(transaction)
 
 
-def decode_tail(buffer: bytes, header: FileHeader, path: str) -> tuple[Transaction, list[Place]]:
-    """The transaction and the places of its records, in the order of its oids."""
+def decode_tail(buffer: bytes, header: FileHeader, path: str) -> tuple[Transaction, Sequence[int], Sequence[int]]:
+    """The transaction, and the offsets and sizes of its records in the order of its oids."""
     if len(buffer) != header.end - header.tail or len(buffer) < 8 * header.count + _CRC.size:
         raise CorruptionError(path, "a journal file's table is cut off", offset=header.tail)
     table = buffer[: 8 * header.count]
     if crc32(table) != _CRC.unpack_from(buffer, len(table))[0]:
         raise CorruptionError(path, "the checksum of a journal file's table is wrong", offset=header.tail)
-    places = []
-    offset = FILE_HEADER_SIZE
-    for size in struct.unpack(f">{header.count}Q", table):
-        if size & _DEAD:
-            offset += size ^ _DEAD
-        else:
-            places.append(Place(offset, size))
-            offset += size
+    sizes: Sequence[int] = struct.unpack(f">{header.count}Q", table)
+    dead = {at for at, size in enumerate(sizes) if size & _DEAD} if max(sizes, default=0) & _DEAD else ()
+    if dead:
+        sizes = [size & ~_DEAD for size in sizes]
+    offsets = list(accumulate(sizes, initial=FILE_HEADER_SIZE))
+    end = offsets.pop()
+    if dead:
+        offsets = [offset for at, offset in enumerate(offsets) if at not in dead]
+        sizes = [size for at, size in enumerate(sizes) if at not in dead]
     written = decode_details(buffer[len(table) + _CRC.size :], path)
-    if offset != header.tail or len(written.oids) != len(places) or written.tid != header.token:
+    if end != header.tail or len(written.oids) != len(offsets) or written.tid != header.token:
         raise CorruptionError(path, "a journal file's table does not fit its records", offset=header.tail)
-    return Transaction(header.tid, header.previous, written.details, written.oids), places
+    return Transaction(header.tid, header.previous, written.details, written.oids), offsets, sizes
