@@ -168,20 +168,19 @@ class SegmentWriter:
 
     def _flush(self) -> None:
         """Write what is there, together; but not so much at a time that joining it would take much memory."""
-        pending: list[bytes | memoryview] = []
-        if self._unwritten <= _JOINED_SIZE:
-            pending = self._parts
-        else:
+        parts, self._parts = self._parts, []
+        if self._unwritten > _JOINED_SIZE:
+            pending: list[bytes | memoryview] = []
             size = 0
-            for part in self._parts:
+            for part in parts:
                 pending.append(part)
                 size += len(part)
                 if size >= _WRITE_SIZE:
                     self._file.write(b"".join(pending) if len(pending) > 1 else part)
-                    pending.clear()
-                    size = 0
-        self._file.write(b"".join(pending))
-        self._parts.clear()
+                    pending, size = [], 0
+            parts = pending
+        if parts:
+            self._file.write(b"".join(parts))
         self._unwritten = 0
 
     def finish(self, first: Tid, last: Tid) -> int:
