@@ -62,7 +62,7 @@ class Commits:
         with self._lock:
             self.require_open()
             running = self._threads.setdefault(thread, [])
-            if any(transaction is each for each, _ in running):
+            if running and any(transaction is each for each, _ in running):
                 raise UsageError(
                     f"two connections (or a connection and an undo) of {self._what} take part in one "
                     "transaction; give each its own transaction manager"
