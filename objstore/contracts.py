@@ -227,6 +227,9 @@ class Home(Protocol):
     def record(self, oid: Oid, upto: Tid) -> tuple[bytes | None, Tid] | None:
         """Data and tid of the revision that `load` gives: all that a reader wants, and no more."""
 
+    def revision(self, oid: Oid, tid: Tid) -> Revision | None:
+        """The revision of just this tid, without a walk; perhaps one that an interrupted removal has left."""
+
     def summaries(self, oid: Oid) -> Iterator[RevisionSummary]:
         """All revisions of an object, newest first, without reading their data."""
 

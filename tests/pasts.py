@@ -133,8 +133,10 @@ def _agree_in_full(home: Home, past: Past, oid: Oid) -> None:
     kept = past.revisions.get(oid, [])
     assert home.current(oid) == (kept[-1].tid if kept else None)
     assert list(home.summaries(oid)) == [summary_of(found) for found in reversed(kept)]
+    by_tid = {found.tid: found for found in kept}
     for upto in past.moments():
         assert home.load(oid, upto) == past.find(oid, upto)
+        assert home.revision(oid, upto) == by_tid.get(upto)
 
 
 def _agree_in_minimal(home: Home, past: Past, oid: Oid, horizon: Tid) -> None:
@@ -145,7 +147,11 @@ def _agree_in_minimal(home: Home, past: Past, oid: Oid, horizon: Tid) -> None:
     assert told[:1] == ([summary_of(newest)] if newest else [])
     assert [found.tid for found in told] == sorted({found.tid for found in told}, reverse=True)
     assert {found.tid for found in told} <= {found.tid for found in kept}
+    if newest:
+        assert home.revision(oid, newest.tid) == newest
     for upto in past.moments():
+        exact = home.revision(oid, upto)
+        assert exact is None or (exact.tid == upto and exact in kept)
         found, expected = home.load(oid, upto), past.find(oid, upto)
         if newest and newest.tid <= upto:
             assert found == newest

@@ -6,6 +6,7 @@ import threading
 from datetime import UTC, datetime
 
 import pytest
+from simulated import SimulatedFilesystem
 from store_fixtures import stores_of
 from stores import COMBINATIONS, FULL, PATH, add_up, commit, contents, open_on, record, value_of
 
@@ -532,3 +533,15 @@ def snapshot_of(filesystem, path=PATH):
         else:
             found[name] = filesystem.read(name)
     return found
+
+
+@pytest.mark.parametrize("format", Format)
+def test_an_old_revision_is_found_without_reading_all_that_came_after(format):
+    filesystem = SimulatedFilesystem()
+    store = open_on(filesystem, History.FULL, format)
+    tids = [commit(store, {0: at}) for at in range(50)]
+    store.flush()
+    read = []
+    filesystem.before_read = read.append
+    assert value_of(store.revision(ROOT, tids[0]).data) == 0
+    assert len(read) < 10

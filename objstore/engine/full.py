@@ -81,6 +81,9 @@ class FullHome:
         revision = self.load(oid, upto)
         return (revision.data, revision.tid) if revision is not None else None
 
+    def revision(self, oid: Oid, tid: Tid) -> Revision | None:
+        return self._files.revision(f"{self._files.directory(oid)}/{revision_name(oid, tid)}", oid, tid)
+
     def summaries(self, oid: Oid) -> Iterator[RevisionSummary]:
         while (current := self.current(oid)) is not None:
             path = f"{self._files.directory(oid)}/{revision_name(oid, current)}"

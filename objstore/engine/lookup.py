@@ -48,6 +48,18 @@ class Lookup:
         revision = self.load(oid, upto)
         return (revision.data, revision.tid) if revision is not None else None
 
+    def revision(self, oid: Oid, tid: Tid) -> Revision | None:
+        """The revision of just this tid, however many are newer; None where there is none."""
+        while True:
+            held = self.index.find(oid, tid)
+            if held is None or held.tid != tid:
+                return self.home.revision(oid, tid)
+            try:
+                return self.journal.revision(held.waiting, oid, held.place)
+            except (OSError, CorruptionError):
+                if self.index.holds(held.tid):
+                    raise
+
     def summaries(self, oid: Oid, upto: Tid) -> Iterator[RevisionSummary]:
         """An object's revisions with tid <= `upto`, newest first."""
         told: Tid | None = None

@@ -50,6 +50,10 @@ class MinimalHome:
         revision = self.load(oid, upto)
         return (revision.data, revision.tid) if revision is not None else None
 
+    def revision(self, oid: Oid, tid: Tid) -> Revision | None:
+        found = self.load(oid, tid)
+        return found if found is not None and found.tid == tid else None
+
     def summaries(self, oid: Oid) -> Iterator[RevisionSummary]:
         summary = self._summary(oid)
         if summary is not None:

@@ -122,6 +122,10 @@ class SegmentedHome:
                 return found
         return None
 
+    def revision(self, oid: Oid, tid: Tid) -> Revision | None:
+        found = self.load(oid, tid)
+        return found if found is not None and found.tid == tid else None
+
     def summaries(self, oid: Oid) -> Iterator[RevisionSummary]:
         low = low_of(oid)
         told = None

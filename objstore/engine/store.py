@@ -174,7 +174,11 @@ class DirectoryStore:
 
     def revision(self, oid: Oid, tid: Tid) -> Revision:
         self._require_open()
-        revision = self._lookup.load(oid, tid) if tid <= self._commits.durable else None
+        revision = None
+        if tid <= self._commits.durable:
+            # A walk from the newest on passes by what an interrupted pack has left; later there is no such thing.
+            find = self._lookup.revision if tid > self.packed_upto() else self._lookup.load
+            revision = find(oid, tid)
         if revision is None or revision.tid != tid:
             raise POSKeyError(oid, tid=tid)
         return revision
