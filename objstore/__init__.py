@@ -4,8 +4,8 @@
     with db.transaction() as connection:
         connection.root.people = BTrees.OOBTree.OOBTree()
 
-`open` and `memory` wire the parts: the filesystem, the engine that writes transactions through it, packing,
-and the objects above. The errors are told in `objstore.errors`.
+`open`, `memory` and `copy` wire the parts: the filesystem, the engine that writes transactions through it, packing
+and copying, and the objects above. The errors are told in `objstore.errors`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import os
 from typing import Unpack
 
 from objstore import errors
-from objstore.contracts import Store
+from objstore.contracts import Progress, Store
 from objstore.engine.opening import open_store
+from objstore.engine.store import DirectoryStore
 from objstore.errors import (
     ConflictError,
     DataError,
@@ -34,6 +35,8 @@ from objstore.machine.memory import MemoryFilesystem
 from objstore.machine.posix import PosixFilesystem
 from objstore.objects import DB, Connection
 from objstore.objects.options import Location, Options, locate
+from objstore.upkeep.copy import CopyReport
+from objstore.upkeep.copy import copy as copy_store
 from objstore.upkeep.pack import pack
 
 __all__ = [
@@ -51,6 +54,7 @@ __all__ = [
     "TransientStoreError",
     "UndoError",
     "UsageError",
+    "copy",
     "errors",
     "memory",
     "open",
@@ -80,6 +84,50 @@ def memory(**options: Unpack[Options]) -> DB:
     location = locate("/memory", options)
     store = open_store(location.path, location.store, filesystem=MemoryFilesystem(), packer=pack)
     return _database(store, location)
+
+
+def copy(
+    source: str | os.PathLike[str] | DB,
+    dest: str | os.PathLike[str],
+    *,
+    history: str | None = None,
+    format: str | None = None,
+    verify: bool = False,
+    progress: Progress | None = None,
+) -> CopyReport:
+    """Copy a store into a new one, of the same or of another `history` mode ("full" or "minimal") and `format`.
+
+    The source is a path or URL, which is opened for reading meanwhile, or a database that is open: what is
+    committed when the copy begins is copied, and others go on. `dest` is a directory that is not there yet, or
+    empty, or what an interrupted copy has left. `verify` compares every record and transaction afterwards.
+
+    Raises UsageError, OpenError and its kin for either, CorruptionError for what cannot be read, or where `verify`
+    finds a difference, StorageFullError, StorageError. Then `dest` is no store, and is refused by `open`.
+    """
+    wanted = {name: value for name, value in (("history", history), ("format", format)) if value is not None}
+    target = locate(os.fspath(dest), wanted)
+
+    def copied(store: Store) -> CopyReport:
+        if not isinstance(store, DirectoryStore):
+            raise UsageError(f"{store.name} is no store of objstore's own, and cannot be copied")
+        return copy_store(
+            store,
+            os.path.abspath(target.path),
+            PosixFilesystem(),
+            history=target.store.history,
+            format=target.store.format,
+            verify=verify,
+            progress=progress,
+        )
+
+    if isinstance(source, DB):
+        return copied(source.store)
+    location = locate(os.fspath(source), {"read_only": True})
+    store = open_store(os.path.abspath(location.path), location.store, filesystem=PosixFilesystem(), packer=pack)
+    try:
+        return copied(store)
+    finally:
+        store.close()
 
 
 def _database(store: Store, location: Location) -> DB:

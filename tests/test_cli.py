@@ -27,7 +27,7 @@ from objstore.ids import NO_TID, ROOT, Oid, Tid, number, oid_from, parse_tid, ti
 from objstore.revisions import Details
 from objstore.upkeep.check import KINDS
 
-COMMANDS = ["init", "info", "log", "show", "cat", "history", "undo", "pack", "check"]
+COMMANDS = ["init", "info", "log", "show", "cat", "history", "undo", "pack", "copy", "check"]
 LOOKING = [["info", "--count"], ["log"], ["show", "0"], ["cat", "0", "--hex"], ["history", "0"], ["check"]]
 GONE = "gone_from_here"
 

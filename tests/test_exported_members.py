@@ -25,6 +25,7 @@ NAMES = [
     "TransientStoreError",
     "UndoError",
     "UsageError",
+    "copy",
     "errors",
     "memory",
     "open",
@@ -50,7 +51,7 @@ def test_classes_are_those_of_the_object_layer():
 
 
 def test_everything_public_is_documented():
-    for member in (objstore.DB, objstore.Connection, objstore.open, objstore.memory):
+    for member in (objstore.DB, objstore.Connection, objstore.open, objstore.memory, objstore.copy):
         assert member.__doc__
     for kind in (objstore.DB, objstore.Connection):
         for name, member in vars(kind).items():

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 import click
 
-from objstore.cli import cat, check, history, info, init, log, pack, show, undo
+from objstore.cli import cat, check, copy, history, info, init, log, pack, show, undo
 from objstore.cli.output import note
 from objstore.errors import ObjstoreError, StorageError
 
@@ -90,6 +90,7 @@ for _command in (
     history.history,
     undo.undo,
     pack.pack,
+    copy.copy,
     check.check,
 ):
     main.add_command(_command)

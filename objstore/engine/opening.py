@@ -65,7 +65,7 @@ def open_store(
         if not filesystem.exists(directory.settings):
             lock = _create(directory, options, filesystem)
         else:
-            lock = _lock(directory, filesystem, shared=options.read_only)
+            lock = lock_store(directory, filesystem, shared=options.read_only)
         try:
             return _assemble(directory, options, filesystem, lock, packer, clock, tolerant)
         except BaseException:
@@ -133,7 +133,8 @@ def _require_match(path: str, settings: Settings, options: StoreOptions) -> None
             )
 
 
-def _lock(directory: HomeDirectory, filesystem: Filesystem, *, shared: bool) -> FileLock:
+def lock_store(directory: HomeDirectory, filesystem: Filesystem, *, shared: bool) -> FileLock:
+    """Hold the lock of a store. Raises StoreLockedError."""
     try:
         return filesystem.lock(directory.open_lock, shared=shared)
     except LockedError as error:
@@ -146,6 +147,7 @@ def _lock(directory: HomeDirectory, filesystem: Filesystem, *, shared: bool) -> 
 def _create(directory: HomeDirectory, options: StoreOptions, filesystem: Filesystem) -> FileLock:
     """Create a store, and hold its lock."""
     path = directory.path
+    _require_no_copy(directory, filesystem)
     if options.read_only or not options.create:
         if filesystem.exists(path) and _is_foreign(directory, filesystem):
             raise NotAStoreError(path, "this is no objstore store: it has no config/settings.toml")
@@ -154,14 +156,15 @@ def _create(directory: HomeDirectory, options: StoreOptions, filesystem: Filesys
     if not filesystem.exists(parent):
         raise OpenError(path, f"the directory {parent} does not exist; make it first")
     if filesystem.exists(path):
-        _require_beginnings(directory, filesystem)
-    _make(filesystem, path)
+        require_beginnings(directory, filesystem)
+    ensure_directory(filesystem, path)
     filesystem.sync_directory(parent)
-    _make(filesystem, directory.locks)
-    lock = _lock(directory, filesystem, shared=False)
+    ensure_directory(filesystem, directory.locks)
+    lock = lock_store(directory, filesystem, shared=False)
     try:
         if not filesystem.exists(directory.settings):  # else another process was first
-            _require_beginnings(directory, filesystem)
+            _require_no_copy(directory, filesystem)
+            require_beginnings(directory, filesystem)
             _fill(directory, options, filesystem)
     except OSError as error:
         lock.close()
@@ -172,9 +175,20 @@ def _create(directory: HomeDirectory, options: StoreOptions, filesystem: Filesys
     return lock
 
 
-def _make(filesystem: Filesystem, path: str) -> None:
+def ensure_directory(filesystem: Filesystem, path: str) -> None:
+    """Make a directory, if it is not there. Its name is not durable yet."""
     with contextlib.suppress(FileExistsError):
         filesystem.make_directory(path)
+
+
+def _require_no_copy(directory: HomeDirectory, filesystem: Filesystem) -> None:
+    """Raises NotAStoreError where `engine.importing` has begun a store and not finished it."""
+    if filesystem.exists(directory.unfinished):
+        raise NotAStoreError(
+            directory.path,
+            "a copy into this directory was not finished, so it is no store; make the copy again, or remove the "
+            "directory",
+        )
 
 
 def _is_foreign(directory: HomeDirectory, filesystem: Filesystem) -> bool:
@@ -194,12 +208,14 @@ def _places(directory: HomeDirectory) -> set[str]:
     }
 
 
-def _require_beginnings(directory: HomeDirectory, filesystem: Filesystem) -> None:
-    """Raises NotAStoreError unless a directory is empty, or what an interrupted creation has left."""
+def require_beginnings(directory: HomeDirectory, filesystem: Filesystem) -> None:
+    """Raises NotAStoreError unless a directory is empty, or what an interrupted creation or copy has left."""
     if _is_foreign(directory, filesystem):
         raise NotAStoreError(
             directory.path, "the directory is not empty and is no objstore store; choose another, or empty it"
         )
+    if filesystem.exists(directory.unfinished):
+        return  # what there is was copied, so it is still where it came from
     data = None
     if filesystem.exists(directory.journal):
         names = [entry.name for entry in filesystem.entries(directory.journal)]
@@ -228,18 +244,23 @@ def _first_file(filesystem: Filesystem, path: str) -> str | None:
 def _fill(directory: HomeDirectory, options: StoreOptions, filesystem: Filesystem) -> None:
     settings = Settings(options.history or DEFAULT_HISTORY, options.format or DEFAULT_FORMAT, str(uuid.uuid4()))
     for place in (directory.config, directory.journal, directory.marks, directory.home):
-        _make(filesystem, place)
+        ensure_directory(filesystem, place)
     marks = Marks(filesystem, directory.marks)
     marks.advance(FLUSHED, NO_TID)
     marks.advance(OIDS, oid_from(1))
     make_home(filesystem, directory.home, settings.history, settings.format, NO_TID).prepare()
     for place in (directory.journal, directory.home, directory.locks, directory.path):
         filesystem.sync_directory(place)
+    write_settings(directory, settings, directory.settings, filesystem)
+
+
+def write_settings(directory: HomeDirectory, settings: Settings, path: str, filesystem: Filesystem) -> None:
+    """Write settings into the file `path` of the store's `config`, whole. Durable on return."""
     temporary = directory.settings + TEMPORARY
     if filesystem.exists(temporary):
         filesystem.unlink(temporary)
     with filesystem.create(temporary) as file:
         file.write(settings.encode())
         file.sync()
-    filesystem.rename(temporary, directory.settings)
+    filesystem.rename(temporary, path)
     filesystem.sync_directory(directory.config)

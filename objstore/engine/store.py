@@ -6,6 +6,7 @@ taken: the writer lock, the flusher's, the sync of the journal, the readers' tab
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from threading import Lock
@@ -28,7 +29,7 @@ from objstore.engine.flusher import Flusher
 from objstore.engine.homes import home_statistics
 from objstore.engine.journal import Journal
 from objstore.engine.lookup import Lookup
-from objstore.engine.marks import FLUSHED, PACKED, Marks
+from objstore.engine.marks import FLUSHED, OIDS, PACKED, Marks
 from objstore.engine.oids import Oids
 from objstore.engine.pending import Pending, Workshop
 from objstore.engine.recovery import Examination
@@ -95,7 +96,7 @@ class DirectoryStore:
             self.packed_upto,
             options.transaction_memory,
         )
-        self._packing = Lock()  # held by the one pack that runs
+        self._packing = Lock()  # held by the one pack, or copy, that runs
         self._past = NO_TID  # while a pack runs: nobody is given a view of an earlier time
         self._closed = False
         if not options.read_only:
@@ -128,6 +129,10 @@ class DirectoryStore:
 
     def packed_upto(self) -> Tid:
         return Tid(self._marks.get(PACKED))
+
+    def unreserved_oid(self) -> Oid:
+        """The first oid that was never reserved: every object that is committed has a lower one."""
+        return Oid(self._marks.get(OIDS))
 
     def statistics(self) -> Mapping[str, int | float | str]:
         counters = self._flusher.counters
@@ -236,8 +241,7 @@ class DirectoryStore:
 
     def pack(self, upto: Tid, *, dry_run: bool = False, progress: Progress | None = None) -> PackReport:
         self._require_writable()
-        if not self._packing.acquire(blocking=False):
-            raise UsageError(f"the store {self.name} is being packed already; wait until that has ended")
+        self._begin_exclusively()
         try:
             return self._packer(self, upto, dry_run=dry_run, progress=progress)
         except OSError as error:
@@ -245,6 +249,20 @@ class DirectoryStore:
         finally:
             self._past = NO_TID
             self._commits.unwatch()
+            self._packing.release()
+
+    def _begin_exclusively(self) -> None:
+        if not self._packing.acquire(blocking=False):
+            raise UsageError(f"the store {self.name} is being packed or copied already; wait until that has ended")
+
+    @contextlib.contextmanager
+    def unpacked(self) -> Iterator[None]:
+        """While inside, no pack begins. Raises UsageError where one runs."""
+        self._require_open()
+        self._begin_exclusively()
+        try:
+            yield
+        finally:
             self._packing.release()
 
     def begin_pack(self, upto: Tid) -> Tid:

@@ -2,6 +2,7 @@
 
     HOME/
       config/settings.toml                          written once
+      config/settings.toml.copying                  the same while a copy is made here: no store yet
       journal/working_<tid>_<previous tid>_done/t   a committed transaction that is not yet flushed
       journal/working_<token>_temp/t                one being written
       journal/spare_<token>/t                       a recycled directory with a preallocated file
@@ -50,6 +51,10 @@ class HomeDirectory(NamedTuple):
     @property
     def settings(self) -> str:
         return f"{self.path}/config/settings.toml"
+
+    @property
+    def unfinished(self) -> str:
+        return f"{self.settings}.copying"
 
     @property
     def journal(self) -> str:
