@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 from stores import add_up, commit, record
@@ -94,10 +95,12 @@ def copied(
     )
 
 
-def opened_copy(filesystem: Filesystem, dest: str = DEST, **options) -> DirectoryStore:
+def opened_copy(
+    filesystem: Filesystem, dest: str = DEST, clock: Callable[[], float] | None = None, **options
+) -> DirectoryStore:
     """The copy, which must be there."""
     chosen = StoreOptions(**{"background": False, "create": False, **options})
-    return open_store(dest, chosen, filesystem=filesystem, packer=pack, clock=Clock())
+    return open_store(dest, chosen, filesystem=filesystem, packer=pack, clock=clock or Clock())
 
 
 def revisions_of(store: DirectoryStore, upto: Tid | None = None) -> dict[Oid, list[Revision]]:
