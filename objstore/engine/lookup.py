@@ -31,15 +31,11 @@ class Lookup:
 
     def load(self, oid: Oid, upto: Tid) -> Revision | None:
         """The newest revision with tid <= `upto`, deleted ones included; None where there is none."""
-        while True:
-            held = self.index.find(oid, upto)
-            if held is None:
-                return self.home.load(oid, upto)
-            try:
-                return self.journal.revision(held.waiting, held.at)
-            except (OSError, CorruptionError):
-                if self.index.holds(held.tid):
-                    raise
+        while (held := self.index.find(oid, upto)) is not None:
+            revision = self._read(held)
+            if revision is not None:
+                return revision
+        return self.home.load(oid, upto)
 
     def record(self, oid: Oid, upto: Tid) -> tuple[bytes | None, Tid] | None:
         """Data and tid of the revision that `load` gives."""
@@ -50,15 +46,18 @@ class Lookup:
 
     def revision(self, oid: Oid, tid: Tid) -> Revision | None:
         """The revision of just this tid, however many are newer; None where there is none."""
-        while True:
-            held = self.index.find(oid, tid)
-            if held is None or held.tid != tid:
-                return self.home.revision(oid, tid)
-            try:
-                return self.journal.revision(held.waiting, oid, held.place)
-            except (OSError, CorruptionError):
-                if self.index.holds(held.tid):
-                    raise
+        held = self.index.find(oid, tid)
+        revision = self._read(held) if held is not None and held.tid == tid else None
+        return revision if revision is not None else self.home.revision(oid, tid)
+
+    def _read(self, held: Held) -> Revision | None:
+        """A revision of the journal; None where it has been flushed since."""
+        try:
+            return self.journal.revision(held.waiting, held.at)
+        except (OSError, CorruptionError):
+            if self.index.holds(held.tid):
+                raise
+            return None
 
     def summaries(self, oid: Oid, upto: Tid) -> Iterator[RevisionSummary]:
         """An object's revisions with tid <= `upto`, newest first."""

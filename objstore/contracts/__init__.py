@@ -1,0 +1,53 @@
+"""The seams of objstore: what the floors above may ask of those below, and nothing else."""
+
+from __future__ import annotations
+
+from objstore.contracts.home import (
+    Finding,
+    Format,
+    History,
+    Home,
+    Removal,
+)
+from objstore.contracts.machine import (
+    Entry,
+    FileLock,
+    Filesystem,
+    LockedError,
+    WritableFile,
+)
+from objstore.contracts.store import (
+    Conflict,
+    Packer,
+    PackReport,
+    PackTarget,
+    PendingTransaction,
+    Progress,
+    Resolver,
+    Store,
+    StoreOptions,
+    View,
+)
+
+__all__ = [
+    "Conflict",
+    "Entry",
+    "FileLock",
+    "Filesystem",
+    "Finding",
+    "Format",
+    "History",
+    "Home",
+    "LockedError",
+    "PackReport",
+    "PackTarget",
+    "Packer",
+    "PendingTransaction",
+    "Progress",
+    "Removal",
+    "Resolver",
+    "Store",
+    "StoreOptions",
+    "View",
+    "WritableFile",
+]
