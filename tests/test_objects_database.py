@@ -561,7 +561,7 @@ class TestPack:
         now = [datetime(2024, 5, 1, tzinfo=UTC).timestamp()]
         store = ModelStore(clock=lambda: now[0])
         db = DB(store, clock=lambda: now[0])
-        packed = []
+        packed, told = [], []
         store.pack = lambda upto, dry_run, progress: packed.append((upto, dry_run, progress))
         db.pack()
         db.pack(days=1)
@@ -569,14 +569,15 @@ class TestPack:
         db.pack(datetime(2024, 4, 1, tzinfo=UTC), days=1, dry_run=True)
         db.pack(now[0] - 86400)
         db.pack(tid_from(77))
-        db.pack(days=10**6, progress=print)
+        db.pack(days=10**6, progress=lambda *fact: told.append(fact))
         expected = [
             tid_at(datetime(2024, month, day, tzinfo=UTC))
             for month, day in [(5, 1), (4, 30), (4, 1), (3, 31), (4, 30)]
         ]
         assert [upto for upto, _, _ in packed] == [*expected, tid_from(77), NO_TID]
         assert [dry_run for _, dry_run, _ in packed] == [False, False, False, True, False, False, False]
-        assert packed[-1][2] is print
+        packed[-1][2]("marking", 1, 2)
+        assert told == [("marking", 1, 2)]
         with pytest.raises(UsageError):
             db.pack(days=-1)
         db.close()

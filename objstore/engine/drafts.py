@@ -1,11 +1,13 @@
 """A transaction while it is written: a directory of the journal, with its file open.
 
 1. Records are added; past `CHUNK` bytes they are written, so a transaction of any size needs little memory.
-2. `complete` writes the rest, with table and details, in one write where all of it fits. Room on the disk was
-   allocated before each write, so a full disk shows here, and the place of the header holds zeros.
+2. `complete` writes the rest, with table and details. Room on the disk was allocated before each write, so a full
+   disk shows here, and the place of the header holds zeros. Where a recycled file has the room already, nothing
+   is written yet.
 3. More may be added still, as when a conflict was resolved; a record that replaces one of the same object
    makes that one dead. Then it is completed again.
-4. `seal` writes the header, which commits. It goes over bytes that the file has already.
+4. `seal` writes the header, which commits, and what was not written yet. It goes over bytes that the file has
+   already.
 5. `sync` makes it durable: one sync of the file where the directory is a recycled one, so that its names are
    durable already; else two more, of the new directory and of the journal.
 
@@ -43,13 +45,17 @@ class Draft:
         file: WritableFile,
         *,
         recycled: bool,
+        room: int = 0,
     ) -> None:
+        """`room` is how many bytes a recycled file is known to have."""
         self.path = path
         self.token = token
         self._filesystem = filesystem
         self._details = details
         self._file = file
         self.recycled = recycled
+        self._room = room
+        self._rest = b""  # what is to be written with the header
         self._chunks: list[bytes] = [bytes(FILE_HEADER_SIZE)]  # what was added and not written
         self._held = FILE_HEADER_SIZE  # bytes of them
         self._written = 0  # where they belong
@@ -83,15 +89,24 @@ class Draft:
                 self._write()
 
     def complete(self) -> None:
-        """Write all of it, but for the header. Raises OSError."""
+        """Write all of it, but for the header; or nothing, if there is room for it. Raises OSError."""
         transaction = Transaction(Tid(self.token), NO_TID, self._details, self.oids)
-        self._write(encode_tail(transaction, self._sizes, self._dead))
+        ending = encode_tail(transaction, self._sizes, self._dead)
+        self._end = self._tail + len(ending)
+        if self._written or self._end > self._room:
+            self._write(ending)
+        else:
+            self._rest = self._joined(ending)
+            self._body_crc = crc32(memoryview(self._rest)[FILE_HEADER_SIZE : self._end])
+
+    def _joined(self, ending: bytes) -> bytes:
+        """What is held back; with an ending, padded."""
+        padding = bytes(-self._end % BLOCK) if ending else b""
+        return b"".join((*self._chunks, ending, padding))
 
     def _write(self, ending: bytes = b"") -> None:
         """Write the records that are held back; with an ending, to where the next record will overwrite it."""
-        self._end = self._tail + len(ending)
-        padding = bytes(-self._end % BLOCK) if ending else b""
-        content = b"".join((*self._chunks, ending, padding))
+        content = self._joined(ending)
         self._file.allocate(self._written + len(content))
         self._file.write_at(self._written, content)
         begin = 0 if self._written else FILE_HEADER_SIZE
@@ -99,13 +114,14 @@ class Draft:
         self._body_crc = crc32(ending, self._crc)
         self._written += self._held
         self._held = 0
+        self._rest = b""
         self._chunks.clear()
 
     # --- what it holds ---
 
     @property
     def size(self) -> int:
-        """Bytes of its file that are meant, as far as it is written."""
+        """Bytes of its file that are meant, once it is complete."""
         return self._end
 
     @property
@@ -136,7 +152,7 @@ class Draft:
         header = FileHeader(
             self.token, tid, previous, durable, len(self._sizes), self._tail, self._end, self._body_crc
         )
-        self._file.write_at(0, header.encode())
+        self._file.write_at(0, header.encode() + self._rest[FILE_HEADER_SIZE:])
         return header
 
     def sync(self) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from zlib import crc32
 
 from objstore.contracts import Filesystem, WritableFile
-from objstore.engine.drafts import Draft
+from objstore.engine.drafts import BLOCK, Draft
 from objstore.errors import CorruptionError
 from objstore.formats import layouts, records
 from objstore.formats.recordruns import RecordRun
@@ -66,7 +66,8 @@ class Journal:
     def __init__(self, filesystem: Filesystem, path: str) -> None:
         self.filesystem = filesystem
         self.path = path
-        self._spares: list[str] = []  # append and pop are atomic, so it needs no lock
+        # Directories to be used again, and how much room their files have at least. Append and pop are atomic.
+        self._spares: list[tuple[str, int]] = []
 
     # --- writing ---
 
@@ -74,8 +75,8 @@ class Journal:
         """A directory and a file for a transaction to be written into. Raises OSError; nothing is left then."""
         while self._spares:
             try:
-                path = self._spares.pop()
-                return Draft(self.filesystem, path, token, details, self._open(path), recycled=True)
+                path, room = self._spares.pop()
+                return Draft(self.filesystem, path, token, details, self._open(path), recycled=True, room=room)
             except (IndexError, FileNotFoundError):  # another thread took the last, or somebody removed it
                 continue
         path = f"{self.path}/{layouts.temp_name(token)}"
@@ -197,7 +198,7 @@ class Journal:
         """Let go of a draft; its directory is used again if it was before. Raises OSError."""
         draft.close()
         if draft.recycled and draft.size <= MAX_SPARE_SIZE:
-            self._spares.append(draft.path)
+            self._spares.append((draft.path, 0))
         else:
             self._remove(draft.path)
 
@@ -206,7 +207,7 @@ class Journal:
         if size <= MAX_SPARE_SIZE and len(self._spares) < MAX_SPARES:
             spare = f"{self.path}/{layouts.spare_name(token)}"
             self.filesystem.rename(path, spare)
-            self._spares.append(spare)
+            self._spares.append((spare, size + -size % BLOCK))
         else:
             self._remove(path)
 
@@ -215,7 +216,7 @@ class Journal:
         path = f"{self.path}/{layouts.spare_name(name.token)}"
         whole = self.filesystem.exists(f"{path}/{layouts.TRANSACTION_FILE}")
         if whole and len(self._spares) < MAX_SPARES:
-            self._spares.append(path)
+            self._spares.append((path, 0))
         else:
             self._remove(path)
 
