@@ -84,10 +84,7 @@ class Pack:
 class Script:
     """A store on a simulated filesystem, and all that its user knows."""
 
-    def __init__(
-        self, history: History, format: Format, fs: SimulatedFilesystem | None = None, **options: object
-    ) -> None:
-        self.options = options
+    def __init__(self, history: History, format: Format, fs: SimulatedFilesystem | None = None) -> None:
         self.history = history
         self.format = format
         self.fs = fs or SimulatedFilesystem()
@@ -96,7 +93,7 @@ class Script:
         self.in_doubt: Commit | None = None
         self.packs: list[Pack] = []
         self.oids: list[tuple[int, Oid]] = []
-        self.store = open_on(self.fs, history, format, self.clock, **options)
+        self.store = open_on(self.fs, history, format, self.clock)
         self.created = self.fs.operations
         self.identity = self.store.settings.identity
         self._serials: dict[Oid, Tid] = {}
@@ -106,8 +103,7 @@ class Script:
     def reopen(self, *, flush: bool = True) -> None:
         """Close the store and open it again."""
         self.store.close()
-        options = {**self.options, "create": False, "flush_on_close": flush}
-        self.store = open_on(self.fs, self.history, self.format, self.clock, **options)
+        self.store = open_on(self.fs, self.history, self.format, self.clock, create=False, flush_on_close=flush)
 
     def restart(self) -> None:
         """Open the store again after its process was killed, without a power cut.
@@ -115,7 +111,7 @@ class Script:
         What was under way then was committed or not: what the store shows now must stay so.
         """
         self.fs.restart()
-        self.store = open_on(self.fs, self.history, self.format, self.clock, create=False, **self.options)
+        self.store = open_on(self.fs, self.history, self.format, self.clock, create=False)
         last, doubt = self.store.last_tid(), self.in_doubt
         if doubt is not None:
             if last != (self.commits[-1].tid if self.commits else NO_TID):

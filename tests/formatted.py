@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import product
 
 from objstore.contracts import Format, History
+from objstore.engine.drafts import Draft
 from objstore.engine.journal import Journal, Waiting
 from objstore.errors import CorruptionError
 from objstore.formats import layouts, records, segments
@@ -30,12 +31,18 @@ SETTINGS = Settings(History.FULL, Format.SEGMENTED, "6f1d1c1e-5a86-4d3c-9a58-0c8
 EXAMPLES = [RECORD, DELETED, COPIED, EMPTY]
 
 
+def add(draft: Draft, revision: Revision) -> None:
+    """Add a revision to a transaction that is being written."""
+    draft.add(revision.oid, revision.previous, revision.data, revision.references, revision.copied_from)
+
+
 def journal_file(revisions: list[Revision], details: Details) -> tuple[MemoryFilesystem, Journal, str]:
     """A journal with one committed transaction, and the path of its file."""
     filesystem = MemoryFilesystem()
     journal = Journal(filesystem, "")
     draft = journal.begin(TOKEN, details)
-    draft.add(revisions)
+    for revision in revisions:
+        add(draft, revision)
     draft.complete()
     journal.name(draft, SECOND, FIRST)
     waiting = journal.commit(draft, details, SECOND, FIRST, FIRST)

@@ -12,6 +12,7 @@ from simulated import Crash, SimulatedFilesystem
 from stores import COMBINATIONS, PATH, add_up, open_on
 
 from objstore.contracts import Format, History
+from objstore.engine import drafts
 from objstore.errors import ConflictError, ObjstoreError
 
 every_store = pytest.mark.parametrize(("history", "format"), COMBINATIONS)
@@ -109,8 +110,8 @@ def reservations(script: Script) -> None:
 SCRIPTS = [commits, conflicts, flushes, reopenings, packs, reservations]
 
 
-def run(work: Callable[[Script], None], history: History, format: Format, **options: object) -> Judge:
-    script = Script(history, format, **options)
+def run(work: Callable[[Script], None], history: History, format: Format) -> Judge:
+    script = Script(history, format)
     work(script)
     return Judge(script)
 
@@ -197,10 +198,11 @@ def test_all_reorderings(history: History, format: Format, depth: Depth, record_
 @every_depth
 @every_store
 @pytest.mark.parametrize("work", [commits, conflicts])
-def test_every_operation_of_transactions_that_memory_does_not_hold(
-    work: Callable[[Script], None], history: History, format: Format, depth: Depth, record_property
+def test_every_operation_of_transactions_that_are_written_in_parts(
+    work: Callable[[Script], None], history: History, format: Format, depth: Depth, record_property, monkeypatch
 ) -> None:
-    judge = run(work, history, format, transaction_memory=0)
+    monkeypatch.setattr(drafts, "CHUNK", 1)
+    judge = run(work, history, format)
     judge.sweep(limit=depth.limit // 2)
     record_property("crash states tried", judge.tried)
 

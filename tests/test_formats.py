@@ -15,6 +15,7 @@ from formatted import (
     SECOND,
     SETTINGS,
     TOKEN,
+    add,
     adopted,
     damaged,
     details_segment,
@@ -206,7 +207,7 @@ class TestJournalFiles:
         journal = Journal(filesystem, "")
         draft = journal.begin(TOKEN, details)
         for at, revision in enumerate(revisions):
-            draft.add([revision])
+            add(draft, revision)
             assert draft.read(revision.oid) == replace(revision, tid=Tid(TOKEN))
             if at in completions:
                 draft.complete()

@@ -1,4 +1,4 @@
-"""Transactions that do not fit into memory: their records are on the disk before they commit."""
+"""Transactions that are written in parts, as they are stored: they may be larger than memory."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import pytest
 from crashing import assert_sound
 from stores import COMBINATIONS, add_up, commit, contents, open_on, record, refuse
 
-from objstore.contracts import Format, History, StoreOptions
+from objstore.contracts import Format, StoreOptions
+from objstore.engine import drafts
 from objstore.engine.opening import open_store
-from objstore.errors import ConflictError
+from objstore.errors import ConflictError, DanglingReferenceError
 from objstore.ids import NO_TID, oid_from
 from objstore.machine.memory import MemoryFilesystem
 from objstore.machine.posix import PosixFilesystem
@@ -20,18 +21,20 @@ from objstore.upkeep.pack import pack
 every_store = pytest.mark.parametrize(("history", "format"), COMBINATIONS)
 
 
-def small(history=History.FULL, format=Format.SEGMENTED):
-    """A store whose transactions keep next to nothing in memory."""
-    return open_on(MemoryFilesystem(), history, format, transaction_memory=100)
+@pytest.fixture
+def in_parts(monkeypatch):
+    """Transactions are written after every few records."""
+    monkeypatch.setattr(drafts, "CHUNK", 100)
 
 
 def journal_of(store):
     return {entry.name for entry in store.filesystem.entries(store.directory.journal)}
 
 
+@pytest.mark.usefixtures("in_parts")
 @every_store
 def test_what_is_written_is_read(history, format):
-    store = small(history, format)
+    store = open_on(MemoryFilesystem(), history, format)
     values = {number: "x" * number for number in range(60)}
     commit(store, values)
     assert contents(store, range(61)) == values
@@ -45,8 +48,9 @@ def test_what_is_written_is_read(history, format):
     assert_sound(again)
 
 
+@pytest.mark.usefixtures("in_parts")
 def test_an_object_stored_twice_has_the_second_record():
-    store = small()
+    store = open_on(MemoryFilesystem(), format=Format.SEGMENTED)
     view = store.view()
     pending = store.begin(Details(), view, refuse)
     for number in (0, 1, 2, 1, 0):
@@ -61,8 +65,9 @@ def test_an_object_stored_twice_has_the_second_record():
     assert contents(store, range(4)) == {0: "0 " * 40, 1: "1 " * 40, 2: "the last"}
 
 
+@pytest.mark.usefixtures("in_parts")
 def test_conflicts_are_resolved_and_refused():
-    store = small()
+    store = open_on(MemoryFilesystem(), format=Format.SEGMENTED)
     commit(store, {0: 10, 1: "text" * 50, 2: "more" * 50})
     base = store.view()
     commit(store, {0: 12})
@@ -96,8 +101,9 @@ def test_a_resolved_conflict_after_the_records_were_written():
     assert_sound(store)
 
 
+@pytest.mark.usefixtures("in_parts")
 def test_an_abort_leaves_nothing():
-    store = small()
+    store = open_on(MemoryFilesystem(), format=Format.SEGMENTED)
     commit(store, {0: "root"})
     before = journal_of(store)
     view = store.view()
@@ -110,8 +116,9 @@ def test_an_abort_leaves_nothing():
     assert contents(store, range(20)) == {0: "root"}
 
 
+@pytest.mark.usefixtures("in_parts")
 def test_undo_of_what_does_not_fit():
-    store = small()
+    store = open_on(MemoryFilesystem(), format=Format.SEGMENTED)
     commit(store, dict.fromkeys(range(10), "before" * 30))
     tid = commit(store, dict.fromkeys(range(10), "after" * 30))
     view = store.view()
@@ -124,7 +131,7 @@ def test_undo_of_what_does_not_fit():
 
 
 def test_memory_does_not_grow_with_the_records(tmp_path):
-    options = StoreOptions(background=False, transaction_memory=2**20)
+    options = StoreOptions(background=False)
     store = open_store(f"{tmp_path}/store", options, filesystem=PosixFilesystem(), packer=pack)
     view = store.view()
     pending = store.begin(Details(), view, refuse)
@@ -140,3 +147,21 @@ def test_memory_does_not_grow_with_the_records(tmp_path):
     assert view.load(oid_from(150))[0] == bytes(2**18)
     view.close()
     store.close()
+
+
+@pytest.mark.parametrize("chunk", [100, drafts.CHUNK])
+def test_what_a_pack_reads_of_a_transaction_is_written_all_the_same(chunk, monkeypatch):
+    """While objects are packed away, the references of what is about to commit are looked at."""
+    monkeypatch.setattr(drafts, "CHUNK", chunk)
+    store = open_on(MemoryFilesystem(), format=Format.SEGMENTED)
+    commit(store, {0: "root", 1: "one"}, {0: (1,)})
+    store.flush()  # so that there is a file to be used again, which is written with its header
+    store.doom(lambda oid: oid == oid_from(7))
+    commit(store, {0: "changed", 1: "x" * 300}, {0: (1,)})
+    with pytest.raises(DanglingReferenceError):
+        commit(store, {0: "wrong"}, {0: (7,)})
+    store.doom(None)
+    store.close()
+    again = open_on(store.filesystem, format=Format.SEGMENTED)
+    assert contents(again, [0, 1]) == {0: "changed", 1: "x" * 300}
+    assert_sound(again)

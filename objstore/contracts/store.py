@@ -19,7 +19,7 @@ class StoreOptions:
     Volumes are in bytes, times in seconds. The flusher moves a batch once `flush_transactions` or
     `flush_bytes` wait, or the oldest has waited for `flush_age`. Past `journal_limit` commits wait for it;
     what a snapshot holds back in Minimal does not count, and past `pin_limit` that snapshot is given up.
-    `background=False` leaves flushing to `Store.flush`. Transactions keep `transaction_memory` in memory.
+    `background=False` leaves flushing to `Store.flush`.
     """
 
     history: History | None = None
@@ -32,7 +32,6 @@ class StoreOptions:
     flush_age: float = 5.0
     journal_limit: int = 64 * 2**20
     pin_limit: int = 1024 * 2**20
-    transaction_memory: int = 32 * 2**20
     flush_on_close: bool = True
 
 

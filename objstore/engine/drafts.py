@@ -1,6 +1,7 @@
 """A transaction while it is written: a directory of the journal, with its file open.
 
-1. Records are added; past `CHUNK` bytes they are written, so a transaction of any size needs little memory.
+1. Records are added, as the transaction stores them; past `CHUNK` bytes they are written, so a transaction of any
+   size needs little memory.
 2. `complete` writes the rest, with table and details. Room on the disk was allocated before each write, so a full
    disk shows here, and the place of the header holds zeros. Where a recycled file has the room already, nothing
    is written yet.
@@ -17,7 +18,6 @@ not, whole in the first case, because the header has the checksum of all the res
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from zlib import crc32
 
 from objstore.contracts import Filesystem, WritableFile
@@ -61,6 +61,7 @@ class Draft:
         self._written = 0  # where they belong
         self._crc = 0  # of the records that were written
         self._tail = FILE_HEADER_SIZE  # where the next record will begin
+        self._first = 0  # which record is the first that was not written
         self._sizes: list[int] = []
         self._offsets: list[int] = []
         self._at: dict[Oid, int] = {}  # which of them is an object's
@@ -70,23 +71,22 @@ class Draft:
 
     # --- writing ---
 
-    def add(self, revisions: Iterable[Revision]) -> None:
-        """Add records, each in place of an earlier one of the same object. Raises OSError."""
-        token, sizes, offsets, at = Tid(self.token), self._sizes, self._offsets, self._at
-        for revision in revisions:
-            record = records.encode(revision, token)
-            size = len(record)
-            replaced = at.pop(revision.oid, None)
-            if replaced is not None:
-                self._dead.add(replaced)
-            at[revision.oid] = len(sizes)
-            sizes.append(size)
-            offsets.append(self._tail)
-            self._chunks.append(record)
-            self._tail += size
-            self._held += size
-            if self._held >= CHUNK:
-                self._write()
+    def add(
+        self, oid: Oid, previous: Tid, data: bytes | None, references: bytes | None, copied_from: Tid | None
+    ) -> None:
+        """Add a record, in place of an earlier one of the same object. Raises OSError."""
+        record = records.encoded(oid, Tid(self.token), previous, data, references, copied_from)
+        size, at = len(record), self._at
+        if oid in at:
+            self._dead.add(at.pop(oid))
+        at[oid] = len(self._sizes)
+        self._sizes.append(size)
+        self._offsets.append(self._tail)
+        self._chunks.append(record)
+        self._tail += size
+        self._held += size
+        if self._held >= CHUNK:
+            self._write()
 
     def complete(self) -> None:
         """Write all of it, but for the header; or nothing, if there is room for it. Raises OSError."""
@@ -115,6 +115,7 @@ class Draft:
         self._written += self._held
         self._held = 0
         self._rest = b""
+        self._first = len(self._sizes)
         self._chunks.clear()
 
     # --- what it holds ---
@@ -138,11 +139,10 @@ class Draft:
         return [self._offsets[at] for at in alive], [self._sizes[at] for at in alive]
 
     def read(self, oid: Oid) -> Revision:
-        """A record that was added. Raises CorruptionError, OSError."""
-        if self._held:
-            self._write()
-        at = self._at[oid]
-        file = f"{self.path}/{TRANSACTION_FILE}"
+        """A record that was added, at the token. Raises CorruptionError, OSError."""
+        at, file = self._at[oid], f"{self.path}/{TRANSACTION_FILE}"
+        if at >= self._first:
+            return records.decode(self._chunks[at - self._first + (0 if self._written else 1)], 0, file)
         return records.decode(self._filesystem.read_at(file, self._offsets[at], self._sizes[at]), 0, file)
 
     # --- committing ---

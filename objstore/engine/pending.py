@@ -1,8 +1,8 @@
 """Writing a transaction: store, vote, finish, in the order that the design promises.
 
-Vote: 1. look for conflicts and resolve them, so that the common case writes once; 2. write the records into a
-draft, on room that was allocated for them (a full disk shows here); 3. take the writer lock; 4. look for
-conflicts with what was committed meanwhile; what was resolved is written again. Finish: 5. allocate the tid; 6.
+Store: 1. records go into a draft, on room that is allocated for them (a full disk shows here). Vote: 2. look for
+conflicts and resolve them: what was resolved goes into the draft too, in place of what was stored; 3. take the
+writer lock; 4. look for conflicts with what was committed meanwhile, likewise. Finish: 5. allocate the tid; 6.
 rename the draft; 7. write its header, which commits; 8. publish; 9. release the writer lock; 10. sync the
 draft; 11. wait until all transactions before it are durable.
 
@@ -25,7 +25,6 @@ from objstore.engine.lookup import Lookup
 from objstore.engine.oids import Oids
 from objstore.engine.undo import Undoing
 from objstore.engine.views import StoreView
-from objstore.engine.writes import Writes
 from objstore.errors import (
     ClosedError,
     ConflictError,
@@ -51,8 +50,6 @@ class Workshop:
     clock: Callable[[], float]
     new_token: Callable[[], bytes]
     packed_upto: Callable[[], Tid]
-    memory: int
-    """How many bytes of records each transaction keeps in memory."""
     is_doomed: Callable[[Oid], bool] | None = None
     """Set while objects are being, or have been, packed away: what must not be referred to."""
 
@@ -65,16 +62,14 @@ class Pending:
         self._details = details
         self._view = view
         self._resolver = resolver
-        self._writes = Writes(self._begin_draft, workshop.memory)
+        self._draft: Draft | None = None  # what is written, once there is anything
+        self._previous: dict[Oid, Tid] = {}  # of each object that is written, the serial it was changed from
         self._reads: dict[Oid, Tid] = {}
         self._resolved: set[Oid] = set()
         self._checked = view.snapshot  # conflicts were looked for up to here
         self._voted = False
         self._writing = False  # whether this holds the writer lock
         self._ended = False
-
-    def _begin_draft(self) -> Draft:
-        return self._workshop.lookup.journal.begin(self._workshop.new_token(), self._details)
 
     # --- collecting ---
 
@@ -87,14 +82,25 @@ class Pending:
                 raise RecordTooLargeError(oid, len(data), records.MAX_DATA)
             if references is None:
                 references = pickles.references(data)
-        self._put(Revision(oid, NO_TID, serial, data, references, copied_from))
+        self._write(oid, serial, data, references, copied_from)
 
-    def _put(self, revision: Revision) -> None:
+    def _write(
+        self, oid: Oid, serial: Tid, data: bytes | None, references: bytes | None, copied_from: Tid | None = None
+    ) -> None:
         try:
-            self._writes.put(revision)
+            if self._draft is None:
+                self._draft = self._workshop.lookup.journal.begin(self._workshop.new_token(), self._details)
+            self._draft.add(oid, serial, data, references, copied_from)
         except OSError as error:
             self.abort()
             raise storage_error(self._workshop.lookup.journal.path, error) from error
+        self._previous[oid] = serial
+
+    def _written(self, oid: Oid) -> Revision | None:
+        """What is written for an object."""
+        if self._draft is None or oid not in self._previous:
+            return None
+        return replace(self._draft.read(oid), tid=NO_TID)
 
     def check_current(self, oid: Oid, serial: Tid) -> None:
         self._require_open()
@@ -103,10 +109,10 @@ class Pending:
     def undo(self, tid: Tid) -> frozenset[Oid]:
         self._require_open()
         workshop = self._workshop
-        undoing = Undoing(workshop.lookup, self._resolver, self._writes.get, workshop.packed_upto())
+        undoing = Undoing(workshop.lookup, self._resolver, self._written, workshop.packed_upto())
         writes = undoing.undo(tid, upto=workshop.commits.durable)
-        for revision in writes.values():
-            self._put(revision)
+        for oid, found in writes.items():
+            self._write(oid, found.previous, found.data, found.references, found.copied_from)
         return frozenset(writes)
 
     def _require_open(self) -> None:
@@ -123,14 +129,14 @@ class Pending:
         workshop.flusher.wait_for_room()
         try:
             self._check(workshop.commits.last)
-            if self._writes:
+            if self._draft is not None:
                 self._cover_new_oids()
-                self._write()
+                self._draft.complete()
             workshop.commits.writer.acquire()
             self._writing = True
             workshop.commits.require_sound()
-            if self._check(workshop.commits.last):
-                self._write()
+            if self._check(workshop.commits.last) and self._draft is not None:
+                self._draft.complete()
             self._refuse_dangling()
         except OSError as error:
             self.abort()
@@ -143,24 +149,25 @@ class Pending:
     def _check(self, upto: Tid) -> bool:
         """Look for conflicts with transactions after those looked at; whether anything was resolved."""
         changed = self._workshop.commits.changed(self._checked, upto)
-        suspects = self._writes.oids() if changed is None else changed & self._writes.oids()
+        suspects = self._previous.keys() if changed is None else changed & self._previous.keys()
         readers = self._reads if changed is None else changed & self._reads.keys()
         for oid in readers:
             committed = self._workshop.lookup.newest(oid) or NO_TID
-            if committed != self._reads[oid] and oid not in self._writes:
+            if committed != self._reads[oid] and oid not in self._previous:
                 raise ReadConflictError(oid, self._reads[oid], committed, self._class_name(oid, committed))
         resolved = False
         for oid in sorted(suspects):
             committed = self._workshop.lookup.newest(oid) or NO_TID
-            if committed != self._writes.previous(oid):
-                self._writes.put(self._resolve(oid, committed))
+            if committed != self._previous[oid]:
+                self._write(oid, committed, *self._resolve(oid, committed))
                 self._resolved.add(oid)
                 resolved = True
         self._checked = upto
         return resolved
 
-    def _resolve(self, oid: Oid, committed: Tid) -> Revision:
-        write, serial = self._writes.get(oid), self._writes.previous(oid)
+    def _resolve(self, oid: Oid, committed: Tid) -> tuple[bytes, bytes]:
+        """The merged record and its references. Raises ConflictError."""
+        write, serial = self._written(oid), self._previous[oid]
         current = self._workshop.lookup.load(oid, committed)
         base = self._workshop.lookup.load(oid, serial) if serial != NO_TID else None
         if (
@@ -174,11 +181,10 @@ class Pending:
         ):
             raise ConflictError(oid, serial, committed, self._class_name(oid, committed))
         conflict = Conflict(oid, serial, committed, base.data, current.data, write.data)
-        data, references = self._resolver(conflict)
-        return replace(write, previous=committed, data=data, references=references, copied_from=None)
+        return self._resolver(conflict)
 
     def _class_name(self, oid: Oid, tid: Tid) -> str | None:
-        write = self._writes.get(oid)
+        write = self._written(oid)
         data = write.data if write is not None else None
         if data is None:
             revision = self._workshop.lookup.load(oid, tid)
@@ -192,22 +198,18 @@ class Pending:
         is_doomed = self._workshop.is_doomed
         if is_doomed is None:
             return
-        for write in self._writes:
-            mentioned = split_oids(write.references or b"")
-            for oid in (write.oid, *mentioned):
+        for written, serial in self._previous.items():
+            revision = self._written(written)
+            mentioned = split_oids(revision.references or b"") if revision is not None else []
+            for oid in (written, *mentioned):
                 if is_doomed(oid):
-                    raise DanglingReferenceError(
-                        oid, write.previous, self._workshop.commits.last, self._class_name(write.oid, NO_TID)
-                    )
+                    last, name = self._workshop.commits.last, self._class_name(written, NO_TID)
+                    raise DanglingReferenceError(oid, serial, last, name)
 
     def _cover_new_oids(self) -> None:
-        writes = self._writes
-        new = [oid for oid in writes.oids() if writes.previous(oid) == NO_TID]
+        new = [oid for oid, serial in self._previous.items() if serial == NO_TID]
         if new:
             self._workshop.oids.cover(max(new))
-
-    def _write(self) -> None:
-        self._writes.spill().complete()
 
     # --- finish ---
 
@@ -215,7 +217,7 @@ class Pending:
         commits, journal = self._workshop.commits, self._workshop.lookup.journal
         if self._ended or not self._writing:
             raise UsageError("a transaction is finished after it has voted, once")
-        draft = self._writes.draft
+        draft = self._draft
         if draft is None:
             self._end()
             return commits.durable
@@ -250,7 +252,7 @@ class Pending:
         if self._ended:
             return
         try:
-            draft = self._writes.draft
+            draft = self._draft
             if draft is not None:
                 with contextlib.suppress(OSError):  # a draft that cannot be removed is dropped by recovery
                     self._workshop.lookup.journal.discard(draft)

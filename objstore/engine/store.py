@@ -94,7 +94,6 @@ class DirectoryStore:
             clock,
             new_token,
             self.packed_upto,
-            options.transaction_memory,
         )
         self._packing = Lock()  # held by the one pack, or copy, that runs
         self._past = NO_TID  # while a pack runs: nobody is given a view of an earlier time

@@ -34,31 +34,25 @@ def encode(revision: Revision, tid: Tid | None = None) -> bytes:
     data = revision.data
     if data is not None and len(data) > MAX_DATA:
         raise RecordTooLargeError(revision.oid, len(data), MAX_DATA)
-    flags = 0
-    lead = b""
-    if revision.copied_from is not None:
-        flags |= COPIED
-        lead = revision.copied_from
-    references = 0
-    if revision.references is not None:
+    at = revision.tid if tid is None else tid
+    return encoded(revision.oid, at, revision.previous, data, revision.references, revision.copied_from)
+
+
+def encoded(
+    oid: Oid, tid: Tid, previous: Tid, data: bytes | None, references: bytes | None, copied_from: Tid | None
+) -> bytes:
+    """As `encode`, of a revision that is given by its parts, and is not too large."""
+    flags, count, lead = 0, 0, b""
+    if copied_from is not None:
+        flags, lead = COPIED, copied_from
+    if references is not None:
         flags |= REFERENCES_KNOWN
-        references = len(revision.references) // 8
-        lead += revision.references
+        count = len(references) // 8
+        lead += references
     if data is None:
         flags |= DELETED
         data = b""
-    fields = _FIELDS.pack(
-        MAGIC,
-        VERSION,
-        flags,
-        references,
-        len(data),
-        revision.oid,
-        revision.tid if tid is None else tid,
-        revision.previous,
-        crc32(lead),
-        crc32(data),
-    )
+    fields = _FIELDS.pack(MAGIC, VERSION, flags, count, len(data), oid, tid, previous, crc32(lead), crc32(data))
     return b"".join((fields, _CRC.pack(crc32(fields)), lead, data))
 
 

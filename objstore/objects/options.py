@@ -46,7 +46,6 @@ class Options(TypedDict, total=False):
     flush_age: float
     journal_limit: int
     pin_limit: int
-    transaction_memory: int
     flush_on_close: bool
     cache_size: int
     cache_size_bytes: int
