@@ -1,20 +1,24 @@
 """The journal's index: which revisions the journal holds, looked up by oid.
 
-Lookups take no lock. A list of an object's revisions only grows at its end, and is replaced, not shortened,
-when its first entries were flushed; the dictionary's operations are atomic.
+There may be a million of them, so each is one number: the turn of its transaction, and its position in that. An
+object of which one revision waits, as most, has the number itself for its entry, the others a list of them, oldest
+first.
+
+Lookups take no lock. A list only grows at its end, and is replaced, not shortened, when its first entries were
+flushed; the dictionary's operations are atomic.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from threading import Lock
 from typing import NamedTuple
 
 from objstore.engine.journal import Waiting
-from objstore.ids import Oid, Tid
+from objstore.ids import NO_TID, Oid, Tid
 
-_END = 2**62
-"""More than a transaction has records."""
+_BITS = 32
+_AT = (1 << _BITS) - 1
 
 
 class Held(NamedTuple):
@@ -35,69 +39,94 @@ class WaitingIndex:
     """
 
     def __init__(self) -> None:
-        # Plain tuples of tid and position: there may be a million, and these are nothing to garbage collection.
-        self._held: dict[Oid, list[tuple[Tid, int]]] = {}
-        self._transactions: dict[Tid, Waiting] = {}
+        self._held: dict[Oid, int | list[int]] = {}
+        self._turn = 0
+        self._turns: dict[Tid, int] = {}
+        self._transactions: dict[int, Waiting] = {}  # by turn
         self._bytes = 0
         self._lock = Lock()  # guards changes; a leaf
 
     def add(self, waiting: Waiting) -> None:
-        held, tid = self._held, waiting.tid
+        held, oids = self._held, waiting.transaction.oids
         with self._lock:
-            self._transactions[tid] = waiting  # first, because who finds a revision asks for it
-            for at, oid in enumerate(waiting.transaction.oids):
-                entries = held.get(oid)
-                if entries is None:
-                    held[oid] = [(tid, at)]
-                else:
-                    entries.append((tid, at))
+            self._turn += 1
+            self._transactions[self._turn] = waiting  # first, because who finds a revision asks for it
+            self._turns[waiting.tid] = self._turn
+            first = self._turn << _BITS
+            numbers = range(first, first + len(oids))
+            if held.keys().isdisjoint(oids):
+                held.update(zip(oids, numbers, strict=True))
+            else:
+                for oid, number in zip(oids, numbers, strict=True):
+                    known = held.get(oid)
+                    if known is None:
+                        held[oid] = number
+                    elif isinstance(known, int):
+                        held[oid] = [known, number]
+                    else:
+                        known.append(number)
             self._bytes += waiting.size
 
     def remove(self, flushed: list[Waiting]) -> None:
         """Forget the oldest transactions, which the home has now."""
-        held, upto = self._held, (flushed[-1].tid, _END)
+        held = self._held
         with self._lock:
+            bound = (self._turns[flushed[-1].tid] + 1) << _BITS
             for oid in {oid for waiting in flushed for oid in waiting.transaction.oids}:
-                entries = held[oid]
-                first = bisect_right(entries, upto)
-                if first == len(entries):
+                known = held[oid]
+                if isinstance(known, int):
                     del held[oid]
+                    continue
+                later = known[bisect_left(known, bound) :]
+                if later:
+                    held[oid] = later
                 else:
-                    held[oid] = entries[first:]
+                    del held[oid]
             for waiting in flushed:
-                del self._transactions[waiting.tid]
+                del self._transactions[self._turns.pop(waiting.tid)]
                 self._bytes -= waiting.size
+
+    def _tid(self, number: int) -> Tid:
+        """The tid of a revision; that of none where it was flushed this moment."""
+        waiting = self._transactions.get(number >> _BITS)
+        return waiting.tid if waiting is not None else NO_TID
+
+    def _revision(self, number: int) -> Held | None:
+        waiting = self._transactions.get(number >> _BITS)
+        return Held(waiting, number & _AT) if waiting is not None else None
 
     def find(self, oid: Oid, upto: Tid) -> Held | None:
         """The newest revision of an object with tid <= `upto`; None where the journal holds none."""
-        entries = self._held.get(oid)
-        if not entries:
+        known = self._held.get(oid)
+        if known is None:
             return None
-        tid, at = entries[-1]
-        if tid > upto:
-            before = bisect_right(entries, (upto, _END))
-            if not before:
-                return None
-            tid, at = entries[before - 1]
-        waiting = self._transactions.get(tid)
-        return Held(waiting, at) if waiting is not None else None  # else it was flushed this moment
+        found = self._revision(known if isinstance(known, int) else known[-1])
+        if found is None or found.waiting.tid <= upto:
+            return found
+        if isinstance(known, int):
+            return None
+        before = bisect_right(known, upto, key=self._tid)
+        return self._revision(known[before - 1]) if before else None
 
     def newest(self, oid: Oid) -> Tid | None:
         """The newest serial of an object, durable or not; None where the journal holds none."""
-        entries = self._held.get(oid)
-        return entries[-1][0] if entries else None
+        known = self._held.get(oid)
+        found = None if known is None else self._revision(known if isinstance(known, int) else known[-1])
+        return found.waiting.tid if found is not None else None
 
     def of_object(self, oid: Oid) -> list[Held]:
         """What the journal holds of an object, oldest first."""
-        found = ((self._transactions.get(tid), at) for tid, at in list(self._held.get(oid, ())))
-        return [Held(waiting, at) for waiting, at in found if waiting is not None]
+        known = self._held.get(oid, [])
+        numbers = [known] if isinstance(known, int) else list(known)
+        return [found for number in numbers if (found := self._revision(number)) is not None]
 
     def holds(self, tid: Tid) -> bool:
         """Whether this transaction still waits."""
-        return tid in self._transactions
+        return tid in self._turns
 
     def transaction(self, tid: Tid) -> Waiting | None:
-        return self._transactions.get(tid)
+        turn = self._turns.get(tid)
+        return self._transactions.get(turn) if turn is not None else None
 
     def transactions(self) -> list[Waiting]:
         """Those that wait now, oldest first."""
