@@ -266,6 +266,9 @@ class SimulatedFilesystem:
         self._announce(path)
         return self._live.map(path)
 
+    def release(self, mapped: memoryview) -> None:
+        """Nothing: what is mapped is in memory."""
+
     def size(self, path: str) -> int:
         """The length of a file in bytes."""
         self._require_life()

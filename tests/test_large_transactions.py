@@ -9,9 +9,10 @@ from crashing import assert_sound
 from stores import COMBINATIONS, add_up, commit, contents, open_on, record, refuse
 
 from objstore.contracts import Format, StoreOptions
-from objstore.engine import drafts
+from objstore.engine import drafts, journal
 from objstore.engine.opening import open_store
 from objstore.errors import ConflictError, DanglingReferenceError
+from objstore.formats import recordruns
 from objstore.ids import NO_TID, oid_from
 from objstore.machine.memory import MemoryFilesystem
 from objstore.machine.posix import PosixFilesystem
@@ -27,7 +28,7 @@ def in_parts(monkeypatch):
     monkeypatch.setattr(drafts, "CHUNK", 100)
 
 
-def journal_of(store):
+def names_in_journal(store):
     return {entry.name for entry in store.filesystem.entries(store.directory.journal)}
 
 
@@ -78,7 +79,7 @@ def test_conflicts_are_resolved_and_refused():
     with pytest.raises(ConflictError):
         commit(store, {1: "mine" * 60, 2: "mine" * 60}, view=base)
     assert contents(store, range(3)) == {0: 17, 1: "theirs", 2: "mine" * 50}
-    assert not [name for name in journal_of(store) if name.endswith("_temp")]
+    assert not [name for name in names_in_journal(store) if name.endswith("_temp")]
 
 
 def test_a_resolved_conflict_after_the_records_were_written():
@@ -105,14 +106,14 @@ def test_a_resolved_conflict_after_the_records_were_written():
 def test_an_abort_leaves_nothing():
     store = open_on(MemoryFilesystem(), format=Format.SEGMENTED)
     commit(store, {0: "root"})
-    before = journal_of(store)
+    before = names_in_journal(store)
     view = store.view()
     pending = store.begin(Details(), view, refuse)
     for number in range(1, 20):
         pending.store(oid_from(number), NO_TID, *record("x" * 100))
     pending.abort()
     view.close()
-    assert journal_of(store) == before
+    assert names_in_journal(store) == before
     assert contents(store, range(20)) == {0: "root"}
 
 
@@ -165,3 +166,26 @@ def test_what_a_pack_reads_of_a_transaction_is_written_all_the_same(chunk, monke
     again = open_on(store.filesystem, format=Format.SEGMENTED)
     assert contents(again, [0, 1]) == {0: "changed", 1: "x" * 300}
     assert_sound(again)
+
+
+class Released(MemoryFilesystem):
+    """Counts how often memory is let go of."""
+
+    released = 0
+
+    def release(self, mapped):
+        self.released += 1
+
+
+@every_store
+def test_a_flush_lets_go_of_what_it_has_read(history, format, monkeypatch):
+    monkeypatch.setattr(journal, "MAPPED_SIZE", 1000)
+    monkeypatch.setattr(journal, "VERIFIED_AT_ONCE", 1000)
+    monkeypatch.setattr(recordruns, "_LOOKED_AT", 1000)
+    store = open_on(Released(), history, format)
+    values = dict.fromkeys(range(20), "x" * 500)
+    commit(store, values)
+    store.flush()
+    assert store.filesystem.released >= 10
+    assert contents(store, range(20)) == values
+    assert_sound(store)

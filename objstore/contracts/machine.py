@@ -68,6 +68,9 @@ class Filesystem(Protocol):
         It stays readable after the file's removal, for as long as somebody holds it.
         """
 
+    def release(self, mapped: memoryview) -> None:
+        """Let go of the memory that looking at a map has taken. Looking at it again reads it again."""
+
     def size(self, path: str) -> int:
         """The length of a file in bytes."""
 

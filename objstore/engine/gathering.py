@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from objstore.engine.buckets import DETAILS
 from objstore.formats.recordruns import RecordRun
@@ -29,6 +29,7 @@ class Gathered:
         self._sizes: list[int] = []
         self._heads: list[bytes] = []
         self._rests: list[bytes | memoryview] = []
+        self._releases: list[Callable[[], None]] = []
 
     def add_details(self, transaction: Transaction) -> None:
         """Add the details of a transaction."""
@@ -40,6 +41,8 @@ class Gathered:
         heads, rests = run.parts()
         self._heads += heads
         self._rests += rests
+        if run.release is not None:
+            self._releases.append(run.release)
         self._sizes += run.sizes
         self._oids += struct.unpack(f">{len(run)}Q", b"".join(run.oids))
         self._tids += [number(run.tid)] * len(run)
@@ -64,4 +67,9 @@ class Gathered:
         parts[::2] = [self._heads[at] for at in order]
         parts[1::2] = [self._rests[at] for at in order]
         lows = [oid & LOW_MASK for oid in oids]
-        return Stretch(lows, [self._tids[at] for at in order], [self._sizes[at] for at in order], parts)
+        tids, sizes = [self._tids[at] for at in order], [self._sizes[at] for at in order]
+        return Stretch(lows, tids, sizes, parts, self._release if self._releases else None)
+
+    def _release(self) -> None:
+        for release in self._releases:
+            release()

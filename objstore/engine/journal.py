@@ -15,8 +15,9 @@ new for old.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from zlib import crc32
 
 from objstore.contracts import Filesystem, WritableFile
@@ -38,6 +39,9 @@ MAX_SPARE_SIZE = 64 * 2**10
 """A file longer than this many bytes is removed rather than kept for reuse."""
 MAPPED_SIZE = 2**20
 """A file with more than this many bytes is mapped to be flushed, so that its size costs no memory."""
+
+VERIFIED_AT_ONCE = 32 * 2**20
+"""How many bytes of such a file are in memory when it is read."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,22 +171,30 @@ class Journal:
         that of a record when it is decoded. The file must stay for as long as anything of this is held.
         """
         path = f"{waiting.path}/{layouts.TRANSACTION_FILE}"
-        content = self._content(waiting)
+        content, release = self._content(waiting)
         oids, token = waiting.transaction.oids, waiting.header.token
-        return RecordRun(path, content, waiting.offsets, waiting.sizes, oids, token, waiting.tid)
+        return RecordRun(path, content, waiting.offsets, waiting.sizes, oids, token, waiting.tid, release)
 
-    def _content(self, waiting: Waiting) -> bytes | memoryview:
-        """All of a transaction's file that is meant, verified."""
+    def _content(self, waiting: Waiting) -> tuple[bytes | memoryview, Callable[[], None] | None]:
+        """All of a transaction's file that is meant, verified; and what lets go of the memory that it takes."""
         path = f"{waiting.path}/{layouts.TRANSACTION_FILE}"
         content: bytes | memoryview
-        if waiting.size > MAPPED_SIZE:
-            content = self.filesystem.map(path)[: waiting.size]
+        if waiting.size <= MAPPED_SIZE:
+            content, release = self.filesystem.read_at(path, 0, waiting.size), None
         else:
-            content = self.filesystem.read_at(path, 0, waiting.size)
-        header = decode_header(bytes(content[:FILE_HEADER_SIZE]), path)
-        if header != waiting.header or crc32(memoryview(content)[FILE_HEADER_SIZE:]) != header.body_crc:
+            content = self.filesystem.map(path)[: waiting.size]
+            release = partial(self.filesystem.release, content)
+        crc = 0
+        for start in range(FILE_HEADER_SIZE, len(content), VERIFIED_AT_ONCE):
+            crc = crc32(memoryview(content)[start : start + VERIFIED_AT_ONCE], crc)
+            if release is not None:
+                release()
+        if (
+            decode_header(bytes(content[:FILE_HEADER_SIZE]), path) != waiting.header
+            or crc != waiting.header.body_crc
+        ):
             raise CorruptionError(path, "the checksum of a transaction is wrong", tid=waiting.tid)
-        return content
+        return content, release
 
     def summary(self, waiting: Waiting, at: int) -> RevisionSummary:
         """One revision without its data. Raises as `revision` does."""

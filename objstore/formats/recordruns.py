@@ -12,7 +12,7 @@ the same, the tid in place of the token. So a header that was damaged stays know
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, overload
 from zlib import crc32
@@ -24,16 +24,19 @@ from objstore.revisions import Revision
 
 _HEADER = struct.Struct(">12s8s8s16sI")
 """A record's header around its tid: what is before the oid, oid, tid, what is behind, the checksum."""
+_LOOKED_AT = 32 * 2**20
+"""How many bytes of a buffer are looked at until its memory is let go of."""
 _BEFORE, _BEHIND = bytes(20), bytes(16)
 
 
 class RecordRun(Sequence[Revision]):
     """Records at `offsets` of a buffer, of `sizes`, as revisions of `tid`. In the buffer they carry `token`.
 
-    `path` is for messages. Raises CorruptionError where a record is damaged, or another one than is expected.
+    `path` is for messages; `release` lets go of the memory that looking at the buffer has taken. Raises
+    CorruptionError where a record is damaged, or another one than is expected.
     """
 
-    __slots__ = ("_buffer", "_offsets", "_path", "_token", "oids", "sizes", "tid")
+    __slots__ = ("_buffer", "_offsets", "_path", "_token", "oids", "release", "sizes", "tid")
 
     def __init__(
         self,
@@ -44,6 +47,7 @@ class RecordRun(Sequence[Revision]):
         oids: Sequence[Oid],
         token: bytes,
         tid: Tid,
+        release: Callable[[], None] | None = None,
     ) -> None:
         self._path = path
         self._buffer = buffer
@@ -52,6 +56,7 @@ class RecordRun(Sequence[Revision]):
         self.sizes = sizes
         self.oids = oids
         self.tid = tid
+        self.release = release
 
     def __len__(self) -> int:
         return len(self.oids)
@@ -76,19 +81,23 @@ class RecordRun(Sequence[Revision]):
         oids = [self.oids[at] for at in positions]
         sizes = [self.sizes[at] for at in positions]
         offsets = [self._offsets[at] for at in positions]
-        return RecordRun(self._path, self._buffer, offsets, sizes, oids, self._token, self.tid)
+        return RecordRun(self._path, self._buffer, offsets, sizes, oids, self._token, self.tid, self.release)
 
     def parts(self) -> tuple[list[bytes], list[bytes] | list[memoryview]]:
         """The headers of the records, at the tid, and what follows each. Their data is not verified."""
         buffer, token, tid = self._buffer, self._token, self.tid
         unpack, pack, size = _HEADER.unpack_from, _HEADER.pack, records.HEADER_SIZE
         difference = crc32(_BEFORE + token + _BEHIND) ^ crc32(_BEFORE + tid + _BEHIND)
+        release, due = self.release, _LOOKED_AT
         heads = []
         rests: list[Any] = []
         for oid, offset, length in zip(self.oids, self._offsets, self.sizes, strict=True):
             before, found, carried, behind, crc = unpack(buffer, offset)
             if found != oid or carried != token:
                 raise self._misplaced(oid, offset)
+            if release is not None and offset >= due:
+                release()
+                due = offset + _LOOKED_AT
             heads.append(pack(before, oid, tid, behind, crc ^ difference))
             rests.append(buffer[offset + size : offset + length])
         return heads, rests

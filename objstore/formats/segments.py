@@ -13,7 +13,7 @@ import struct
 import sys
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import accumulate, compress, pairwise
@@ -129,6 +129,8 @@ class Stretch(NamedTuple):
     tids: Sequence[int]
     sizes: Sequence[int]
     parts: Sequence[bytes | memoryview]
+    release: Callable[[], None] | None = None
+    """Called when some of the parts were written, where looking at them takes memory."""
 
 
 class SegmentWriter:
@@ -144,6 +146,7 @@ class SegmentWriter:
         self._size = 0
         self._parts: list[bytes | memoryview] = []
         self._unwritten = 0
+        self._release: Callable[[], None] | None = None
 
     @property
     def count(self) -> int:
@@ -161,6 +164,7 @@ class SegmentWriter:
         self._offsets.extend(accumulate(stretch.sizes, initial=self._size))
         end = self._offsets.pop()
         self._parts += stretch.parts
+        self._release = stretch.release
         self._unwritten += end - self._size
         self._size = end
         if self._unwritten >= _WRITE_SIZE:
@@ -178,6 +182,8 @@ class SegmentWriter:
                 if size >= _WRITE_SIZE:
                     self._file.write(b"".join(pending) if len(pending) > 1 else part)
                     pending, size = [], 0
+                    if self._release is not None:
+                        self._release()
             parts = pending
         if parts:
             self._file.write(b"".join(parts))

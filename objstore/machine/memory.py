@@ -63,6 +63,9 @@ class MemoryFilesystem:
             file.data = bytes(file.data)
             return memoryview(file.data)
 
+    def release(self, mapped: memoryview) -> None:
+        """Nothing: what is mapped is in memory."""
+
     def size(self, path: str) -> int:
         """The length of a file in bytes; 0 for a directory."""
         with self._guard:

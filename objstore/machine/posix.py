@@ -83,6 +83,11 @@ class PosixFilesystem:
         finally:
             os.close(descriptor)
 
+    def release(self, mapped: memoryview) -> None:
+        """Drop the pages of a map from this process; the page cache keeps them while there is room."""
+        if isinstance(mapped.obj, mmap.mmap):
+            mapped.obj.madvise(mmap.MADV_DONTNEED)
+
     def size(self, path: str) -> int:
         """The length of a file in bytes."""
         return os.stat(path).st_size
