@@ -174,6 +174,7 @@ class Released(MemoryFilesystem):
     released = 0
 
     def release(self, mapped):
+        super().release(mapped)
         self.released += 1
 
 
