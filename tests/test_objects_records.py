@@ -27,7 +27,7 @@ from objstore.objects.classes import ClassFinder
 from objstore.objects.reading import ObjectReader
 from objstore.objects.serialize import ObjectWriter
 
-db = objstore.memory()
+db = objstore.memory(background=False)
 connection = db.open(transaction.TransactionManager())
 others = [Thing(n=1), Keyed("k"), Stated(), PersistentMapping(a=1), OOBTree(), Outer.Inner()]
 for each in others:
