@@ -192,20 +192,8 @@ def _require_no_copy(directory: HomeDirectory, filesystem: Filesystem) -> None:
 
 
 def _is_foreign(directory: HomeDirectory, filesystem: Filesystem) -> bool:
-    return any(
-        f"{directory.path}/{entry.name}" not in _places(directory) for entry in filesystem.entries(directory.path)
-    )
-
-
-def _places(directory: HomeDirectory) -> set[str]:
-    return {
-        directory.config,
-        directory.journal,
-        directory.marks,
-        directory.home,
-        directory.locks,
-        directory.lost_and_found,
-    }
+    places = directory.places
+    return any(f"{directory.path}/{entry.name}" not in places for entry in filesystem.entries(directory.path))
 
 
 def require_beginnings(directory: HomeDirectory, filesystem: Filesystem) -> None:

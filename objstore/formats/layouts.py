@@ -80,6 +80,11 @@ class HomeDirectory(NamedTuple):
     def lost_and_found(self) -> str:
         return f"{self.path}/lost+found"
 
+    @property
+    def places(self) -> set[str]:
+        """All directories that may stand there."""
+        return {self.config, self.journal, self.marks, self.home, self.locks, self.lost_and_found}
+
 
 # --- the journal -------------------------------------------------------------------------------------
 

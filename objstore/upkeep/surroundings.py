@@ -64,14 +64,7 @@ class Surroundings:
 
     def _place_findings(self) -> Iterator[Finding]:
         directory = self._directory
-        known = {
-            directory.config,
-            directory.journal,
-            directory.marks,
-            directory.home,
-            directory.locks,
-            directory.lost_and_found,
-        }
+        known = directory.places
         yield from self._foreign_in(
             directory.path, lambda entry: f"{directory.path}/{entry.name}" in known and entry.is_directory
         )
