@@ -7,14 +7,15 @@ from collections import Counter
 from dataclasses import dataclass
 from random import Random
 
+import pytest
 from crashing import Clock
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from packing import Progress, packing_store, reachable
+from packing import Progress, home_oids, packing_store, reachable
 from stores import COMBINATIONS, record, refuse
 
-from objstore.contracts import History
+from objstore.contracts import Format, History
 from objstore.errors import DanglingReferenceError, HistoryMissingError, UndoError
 from objstore.ids import MAX_TID, NO_TID, number, oid_from
 from objstore.machine.memory import MemoryFilesystem
@@ -36,9 +37,9 @@ class State:
     values: dict
     links: dict
 
-    def reached(self):
-        """The numbers of the objects that the root leads to, as far as they are there."""
-        found, pending = set(), [0]
+    def reached(self, known=()):
+        """The numbers of the objects that the root leads to, and these do, as far as they are there."""
+        found, pending = set(), [0, *known]
         while pending:
             at = pending.pop()
             if at not in found and at in self.values:
@@ -50,9 +51,10 @@ class State:
         """What a view of this state reads."""
         return {at: self.values[at] for at in self.reached()}
 
-    def reduced(self):
-        """The same without what the root does not lead to."""
-        return State(self.tid, self.shown(), {at: self.links[at] for at in self.reached()})
+    def reduced(self, known):
+        """The same without what neither the root nor one of these leads to: all that can be found from them."""
+        there = self.reached(known)
+        return State(self.tid, {at: self.values[at] for at in there}, {at: self.links[at] for at in there})
 
 
 class PackedStore(RuleBasedStateMachine):
@@ -226,9 +228,8 @@ class PackedStore(RuleBasedStateMachine):
             self.store.flush()
         self.store.close()
         self.open()
-        there = self.now.reached()
-        now = self.now
-        self.states[-1] = State(now.tid, {at: now.values[at] for at in there}, {at: now.links[at] for at in there})
+        known = self.now.reached()
+        self.states = [state.reduced(known) for state in self.states]  # an undo brings back the one before
 
     # --- what must hold ---
 
@@ -252,3 +253,23 @@ class PackedStore(RuleBasedStateMachine):
 
 PackedStore.TestCase.settings = settings(max_examples=150, stateful_step_count=20, deadline=None)
 TestPackedStore = PackedStore.TestCase
+
+
+@pytest.mark.parametrize("format", Format)
+def test_an_undo_after_reopening_does_not_tell_of_what_was_packed_away(format):
+    """The application of the model once referred to an object that its process cannot have seen."""
+    machine = PackedStore()
+    machine.begin((History.FULL, format), seed=0)
+    machine.write({0: (1, 2), 1: (3,), 2: (), 3: (), 4: ()})
+    linked = machine.now.tid
+    machine.write({0: (1, 4), 1: ()})
+    machine.store.pack(linked)
+    assert home_oids(machine.store) == [0, 1, 2, 3, 4]
+    machine.reopen(flush=False, chance=0)
+    machine.undo_last()
+    assert machine.now.reached() == {0, 1, 2, 3}
+    assert machine.now.values.keys() == {0, 1, 2, 3, 4}, "what it can find, and object 4, which it has seen"
+    machine.everything_reachable_is_there()
+    machine.write({2: (4,)})
+    machine.everything_reachable_is_there()
+    machine.teardown()
