@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import tracemalloc
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from random import Random
 from zlib import crc32
 
@@ -117,6 +117,32 @@ def test_a_pack_that_was_interrupted_while_it_removed_keeps_what_it_doomed_out(h
         store.pack(MAX_TID, progress=Progress(stop))
     with pytest.raises(DanglingReferenceError):
         commit(store, {1: "refers to garbage"}, {1: (80_000,)})
+    store.close()
+
+
+@every_store
+@pytest.mark.parametrize("step", range(4))
+def test_a_pack_to_an_earlier_time_takes_back_nothing_that_was_doomed(history, format, step):
+    """It keeps revisions that refer to what is gone: the pack before did not come to them, or left them to
+    merges."""
+    store = packing_store(MemoryFilesystem(), history, format)
+    commit(store, {0: "root", 1: "kept", 2: "garbage", 80_000: "before"}, {0: (1, 80_000), 80_000: (2,)})
+    store.flush()
+    commit(store, {80_000: "after"})
+    age(store)
+    phases = []
+
+    def stop(phase):
+        phases.append(phase)
+        if phases.count("removing") > step:
+            raise InterruptionError
+
+    with suppress(InterruptionError):
+        store.pack(MAX_TID, progress=Progress(stop))
+    store.pack(NO_TID)
+    with pytest.raises(DanglingReferenceError):
+        commit(store, {1: "refers to garbage"}, {1: (2,)})
+    assert reachable(store, store.view()) == {0: "root", 1: "kept", 80_000: "after"}
     store.close()
 
 

@@ -22,6 +22,9 @@ is among those that `PackTarget.changed` told of, and the object was visited aga
 no transaction is left that it has not told of. So X is marked. A revision committed later does not mention
 what is doomed, and nothing else goes.
 
+What is doomed stays so until the store is closed, also if a later pack marks it. That one may be to an earlier
+time, and keep superseded revisions that are still there: what they refer to may be gone.
+
 A crash, or an error, before 6 leaves everything as it was. In 6 it leaves less of what was to go, and the
 next pack finds the rest: whatever is doomed is unreachable then as well.
 """
@@ -204,7 +207,7 @@ class _Pack:
                     doomed = self._ground.seen - marker.live
                     earlier = target.doomed
                     before = earlier.oids if isinstance(earlier, Doomed) else OidSet()
-                    target.doom(Doomed((before | doomed) - marker.live))
+                    target.doom(Doomed(before | doomed))
                     return doomed
             patience -= 1
 
