@@ -17,6 +17,16 @@ settings.register_profile("objstore", deadline=None, suppress_health_check=[Heal
 settings.load_profile("objstore")
 
 
+LONG_TIMEOUT = 1800
+"""Seconds that a test may take which runs in `make test-long` only."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("long") is not None:
+            item.add_marker(pytest.mark.timeout(LONG_TIMEOUT))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     lines = []
     counts: defaultdict[str, list[int]] = defaultdict(list)

@@ -41,7 +41,7 @@ every_depth = pytest.mark.parametrize(
     "depth",
     [
         pytest.param(Depth(limit=8, every=6), id="some"),
-        pytest.param(Depth(limit=120, every=1), id="many", marks=pytest.mark.long),
+        pytest.param(Depth(limit=40, every=1), id="many", marks=pytest.mark.long),
     ],
 )
 

@@ -90,7 +90,7 @@ def judge(source, left: SimulatedFilesystem, history: History, format: Format, *
 
 @pytest.mark.parametrize(
     ("history", "format", "step"),
-    [(*pair, 8) for pair in FEW] + [pytest.param(*pair, 1, marks=pytest.mark.long) for pair in COMBINATIONS],
+    [(*pair, 8) for pair in FEW] + [pytest.param(*pair, 3, marks=pytest.mark.long) for pair in COMBINATIONS],
 )
 def test_a_second_power_cut_while_it_is_made_again(history, format, step, record_property):
     """What an earlier copy has left does not come back into the new one."""
