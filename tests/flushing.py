@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import faulthandler
 import os
+import sys
 import threading
 import time
 from itertools import product
@@ -68,6 +70,15 @@ def until(condition):
     while not condition():
         assert time.monotonic() < deadline, "it did not come to that"
         pause.wait(0.001)
+
+
+def joined(*threads):
+    """Wait for threads to end. One that does not is told with all that the others do."""
+    for thread in threads:
+        thread.join(PATIENCE)
+        if thread.is_alive():
+            faulthandler.dump_traceback(file=sys.__stderr__)
+            raise AssertionError(f"{thread.name} does not end")
 
 
 class Opener:

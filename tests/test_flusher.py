@@ -7,7 +7,7 @@ import errno
 import threading
 
 import pytest
-from flushing import NEVER, PATIENCE, flushers, is_flushed, until
+from flushing import NEVER, PATIENCE, flushers, is_flushed, joined, until
 from stores import commit, contents, open_on, value_of
 
 from objstore.contracts import Format, History, StoreOptions
@@ -106,7 +106,7 @@ class TestRoom:
         assert len(done) == 4
         assert contents(store, [0]) == {0: 3}  # readers do not wait
         filesystem.gate.set()
-        writer.join(PATIENCE)
+        joined(writer)
         assert not writer.is_alive()
         store.flush()
         assert contents(store, [0]) == {0: 11}
@@ -136,7 +136,7 @@ class TestRoom:
         writer.start()
         until(lambda: store.statistics()["journal_waits"] == 1)
         filesystem.gate.set()
-        writer.join(PATIENCE)
+        joined(writer)
         assert "Input/output error" in str(errors[0])
         filesystem.heal()
         until(lambda: is_flushed(store))
@@ -303,7 +303,7 @@ class TestTheEnd:
         closer = threading.Thread(target=store.close)
         closer.start()
         filesystem.gate.set()
-        closer.join(PATIENCE)
+        joined(closer)
         assert not closer.is_alive()
         assert contents(opened(), [0]) == {0: "x"}
 
@@ -343,5 +343,5 @@ class TestTheEnd:
         closer.start()
         filesystem.gate.set()
         for thread in (closer, writer):
-            thread.join(PATIENCE)
+            joined(thread)
             assert not thread.is_alive()

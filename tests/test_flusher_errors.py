@@ -7,7 +7,7 @@ import errno
 import threading
 
 import pytest
-from flushing import NEVER, PATIENCE, is_flushed, until
+from flushing import NEVER, is_flushed, joined, until
 from stores import commit, contents, open_on, record, refuse, value_of
 
 from objstore.contracts import Format, History
@@ -145,8 +145,7 @@ class TestManyThreads:
         threads = [threading.Thread(target=write, args=(own,)) for own in range(1, 6)]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join(PATIENCE)
+        joined(*threads)
         assert errors == []
         expected = dict.fromkeys(range(1, 6), 39)
         expected |= {1000 * own + at: "x" * 300 for own in range(1, 6) for at in range(40)}
@@ -182,8 +181,7 @@ class TestManyThreads:
         for at in range(120):
             commit(store, {0: at, 1: at})
         ended.set()
-        for thread in threads:
-            thread.join(PATIENCE)
+        joined(*threads)
         assert errors == []
         store.flush()
         assert is_flushed(store)
