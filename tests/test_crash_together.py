@@ -124,7 +124,7 @@ def test_commits_amid_a_flush(history: History, format: Format, depth: Depth, re
     amid(script, script.flush, step=2 * depth.every)
     script.flush()
     judge = Judge(script)
-    judge.sweep(start, limit=depth.limit // 4)
+    judge.sweep(start, limit=max(2, depth.limit // 10))
     record_property("crash states tried", judge.tried)
 
 
@@ -138,7 +138,7 @@ def test_commits_amid_a_pack(history: History, format: Format, depth: Depth, rec
     amid(script, lambda: script.pack(script.commits[-1].tid), step=2 * depth.every)
     script.flush()
     judge = Judge(script)
-    judge.sweep(start, limit=depth.limit // 4)
+    judge.sweep(start, limit=max(2, depth.limit // 10))
     record_property("crash states tried", judge.tried)
 
 
@@ -147,7 +147,7 @@ def test_commits_amid_a_pack(history: History, format: Format, depth: Depth, rec
 def test_whatever_comes(history: History, format: Format, depth: Depth, record_property) -> None:
     """Scripts made at random: commits, deletions, flushes, packs, undos, reopenings, with readers or without."""
     tried = 0
-    for seed in range(1 if depth.every > 1 else 20):
+    for seed in range(1 if depth.every > 1 else 10):
         script = Script(history, format)
         script.commit({0: "root"})
         _at_random(script, Random(seed))
