@@ -4,12 +4,16 @@
 
 Each request is one transaction: it sees one state of the notebook, and what it changes is kept whole or not
 at all. The history page lists the transactions; each can be looked at as the notebook was then, and undone.
-One process serves with as many threads as there are requests.
+This server is one process with a thread for each request. Several processes serve under gunicorn, which forks them
+once the store is open:
+
+    gunicorn --preload --workers 4 --chdir examples 'webapp:application("/path/of/the/store")'
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
 import html
 import re
 from collections.abc import Callable, Iterable
@@ -206,6 +210,16 @@ class Notebook:
         except UndoError as error:
             raise RefusedError("409 Conflict", f"Later changes are in the way: {error}") from error
         return Response("303 See Other", location="/")
+
+
+def application(path: str) -> Notebook:
+    """The notebook in a store, for a server of WSGI applications. Each process closes the store when it ends.
+
+    A process that the server forks opens the store anew by itself, when it answers its first request.
+    """
+    db = objstore.open(path)
+    atexit.register(db.close)
+    return Notebook(db)
 
 
 def form_value(environ: Environ, name: str) -> str:

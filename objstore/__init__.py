@@ -11,10 +11,13 @@ and copying, and the objects above. The errors are told in `objstore.errors`.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Unpack
 
 from objstore import errors
-from objstore.contracts import Progress, Store
+from objstore.contracts import Progress, Store, StoreOptions
 from objstore.engine.opening import open_store
 from objstore.engine.store import DirectoryStore
 from objstore.errors import (
@@ -72,8 +75,13 @@ def open(path: str | os.PathLike[str], **options: Unpack[Options]) -> DB:  # noq
     Raises UsageError for unknown options, OpenError and its kin, CorruptionError, StorageError.
     """
     location = locate(os.fspath(path), options)
-    store = open_store(os.path.abspath(location.path), location.store, filesystem=PosixFilesystem(), packer=pack)
-    return _database(store, location)
+    path = os.path.abspath(location.path)
+
+    def opened(options: StoreOptions) -> Store:
+        return open_store(path, options, filesystem=PosixFilesystem(), packer=pack)
+
+    again = partial(opened, replace(location.store, create=False))  # where there was a store, none is created
+    return _database(opened(location.store), location, again)
 
 
 def memory(**options: Unpack[Options]) -> DB:
@@ -130,9 +138,9 @@ def copy(
         store.close()
 
 
-def _database(store: Store, location: Location) -> DB:
+def _database(store: Store, location: Location, reopen: Callable[[], Store] | None = None) -> DB:
     try:
-        return DB(store, location.database)
+        return DB(store, location.database, reopen=reopen)
     except BaseException:
         store.close()
         raise

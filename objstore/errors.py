@@ -5,11 +5,15 @@
     |  |- StoreMissingError           there is none at the path, and none was asked for
     |  |- NotAStoreError              the path holds something else
     |  |- StoreLockedError            another process owns it
+    |  |- NetworkFilesystemError      its locks and syncs cannot be trusted
     |  |- StoreMismatchError          it exists, but not as asked for
-    |  `- FormatVersionError          a newer objstore wrote it
+    |  |- FormatVersionError          a newer objstore wrote it
+    |  `- LockProtocolError           processes of another version have it open
     |- UsageError                     the call does not fit the store or its state
     |  |- ReadOnlyError
     |  |- ClosedError
+    |  |- ForkedConnectionError       it was opened before the process forked
+    |  |- ThreadMismatchError         it belongs to another thread
     |  |- HistoryMissingError         Minimal keeps no history, or it was packed away
     |  `- UndoError                   later changes are in the way
     |- DataError                      an object cannot be had, or not be stored
@@ -70,12 +74,29 @@ class NotAStoreError(OpenError):
 
 
 class StoreLockedError(OpenError):
-    """Another process owns the store. `pid` is that process, None where the lock file does not say."""
+    """Others have the store open, and one of them, or this call, wants it alone.
 
-    def __init__(self, path: str, pid: int | None) -> None:
-        who = f"process {pid}" if pid is not None else "another process"
-        super().__init__(path, f"{who} has this store open; close it there, or wait until it has ended")
-        self.pid = pid
+    `pids` are their processes, none where nobody knows; `pid` is the first of them.
+    """
+
+    def __init__(self, path: str, *pids: int | None) -> None:
+        self.pids = tuple(pid for pid in pids if pid is not None)
+        self.pid = self.pids[0] if self.pids else None
+        who = ", ".join(f"process {pid}" for pid in self.pids) or "another process"
+        have = "have" if len(self.pids) > 1 else "has"
+        super().__init__(path, f"{who} {have} this store open; close it there, or wait until that has ended")
+
+
+class NetworkFilesystemError(OpenError):
+    """The store is on a filesystem of another machine, where locks and syncs cannot be trusted."""
+
+    def __init__(self, path: str, kind: str) -> None:
+        super().__init__(
+            path,
+            f"it is on a network filesystem ({kind}), whose locks and syncs cannot be trusted: two hosts could "
+            "write at once, and a power cut could lose what was committed. Move it to a local disk; force=True "
+            "opens it nevertheless",
+        )
 
 
 class StoreMismatchError(OpenError):
@@ -87,6 +108,17 @@ class FormatVersionError(OpenError):
 
 
 # --- calls -------------------------------------------------------------------------------------------
+
+
+class LockProtocolError(OpenError):
+    """Processes that have the store open speak another version of the lock protocol than this objstore."""
+
+    def __init__(self, path: str, found: int, known: int) -> None:
+        super().__init__(
+            path,
+            f"the processes that have this store open use version {found} of the lock protocol, this one uses "
+            f"{known}; run one version of objstore in all of them",
+        )
 
 
 class UsageError(ObjstoreError):
@@ -105,6 +137,25 @@ class ClosedError(UsageError):
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what} is closed")
+
+
+class ForkedConnectionError(UsageError):
+    """A connection, or a transaction, was used in a child that was forked after it was opened."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} was opened before this process was forked; open a connection in the child: its database "
+            "opens the store anew by itself"
+        )
+
+
+class ThreadMismatchError(UsageError):
+    """A connection that was opened with `check_threads` was used by another thread."""
+
+    def __init__(self, owner: str, user: str) -> None:
+        super().__init__(
+            f"a connection that was opened in thread {owner} was used in thread {user}; open one in each thread"
+        )
 
 
 class HistoryMissingError(UsageError):

@@ -10,7 +10,7 @@ from objstore.cli.output import json_line, line
 from objstore.cli.parameters import json_option
 from objstore.cli.stores import opened
 from objstore.contracts import Format, History
-from objstore.engine.opening import DEFAULT_FORMAT, DEFAULT_HISTORY
+from objstore.engine.creation import DEFAULT_FORMAT, DEFAULT_HISTORY
 from objstore.errors import NotAStoreError, OpenError, StoreMissingError
 
 

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 import click
 
-from objstore.cli import cat, check, copy, history, info, init, log, pack, show, undo
+from objstore.cli import cat, check, copy, history, info, init, log, pack, readers, show, undo
 from objstore.cli.output import note
 from objstore.errors import ObjstoreError, StorageError
 
@@ -84,6 +84,7 @@ def main() -> None:
 for _command in (
     init.init,
     info.info,
+    readers.readers,
     log.log,
     show.show,
     cat.cat,

@@ -14,6 +14,7 @@ from objstore.contracts.machine import (
     FileLock,
     Filesystem,
     LockedError,
+    Mutex,
     WritableFile,
 )
 from objstore.contracts.store import (
@@ -39,6 +40,7 @@ __all__ = [
     "History",
     "Home",
     "LockedError",
+    "Mutex",
     "PackReport",
     "PackTarget",
     "Packer",

@@ -117,6 +117,9 @@ class Home(Protocol):
     def remove_transactions(self, tids: Sequence[Tid]) -> int:
         """Remove the details of transactions. Durable on return; the bytes that became free."""
 
+    def refresh(self, flushed: Tid) -> None:
+        """Another process has changed the home, and all up to `flushed` is there now: look at it anew."""
+
     def findings(self) -> Iterator[Finding]:
         """Read everything and tell what is wrong within files and among the files of one object.
 

@@ -108,6 +108,37 @@ class Filesystem(Protocol):
         locks nothing. Raises LockedError at once where another holds it.
         """
 
+    def file_number(self, path: str) -> int:
+        """What tells a file from all others of this machine, also from its copies."""
+
+    def network_type(self, path: str) -> str | None:
+        """The type of the filesystem where `path` is or would be, if it is one of another machine's; else None."""
+
+    def mutex(self, path: str) -> Mutex:
+        """A lock between processes on a file, created where it is missing, not yet taken."""
+
+    def share(self, path: str, size: int) -> memoryview:
+        """Words of 64 bits that all processes share who ask for the same path: `size` bytes, zeros at first.
+
+        Raises OSError, also where the file may not be written.
+        """
+
+
+class Mutex(Protocol):
+    """A lock between processes, which the system takes back from a process that ends.
+
+    It does not keep the threads of a process apart: whoever takes it holds a lock of the process's own.
+    """
+
+    def acquire(self, *, blocking: bool = True) -> bool:
+        """Take it; whether that was possible, if not `blocking`."""
+
+    def release(self) -> None:
+        """Let go of it."""
+
+    def close(self) -> None:
+        """Close its file. In a forked child this leaves to the parent what the parent holds."""
+
 
 class FileLock(Protocol):
     """A lock that is held."""

@@ -19,7 +19,8 @@ class StoreOptions:
     Volumes are in bytes, times in seconds. The flusher moves a batch once `flush_transactions` or
     `flush_bytes` wait, or the oldest has waited for `flush_age`. Past `journal_limit` commits wait for it;
     what a snapshot holds back in Minimal does not count, and past `pin_limit` that snapshot is given up.
-    `background=False` leaves flushing to `Store.flush`.
+    `background=False` leaves flushing to `Store.flush`. `exclusive` lets nobody else have the store open, to read
+    or to write. `force` opens it on a filesystem whose locks and syncs cannot be trusted, at one's own risk.
     """
 
     history: History | None = None
@@ -33,6 +34,8 @@ class StoreOptions:
     journal_limit: int = 64 * 2**20
     pin_limit: int = 1024 * 2**20
     flush_on_close: bool = True
+    exclusive: bool = False
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +192,8 @@ class PackTarget(Protocol):
         """From here on refuse to commit a reference to, or a record of, an object that is doomed.
 
         Called with writers held, to add to it. It stays in force when the pack has ended, because
-        applications may hold removed objects in their caches. None takes it back.
+        applications may hold removed objects in their caches. None takes it back. What is iterable, by the
+        numbers of oids, holds in all processes. Raises OSError.
         """
 
     def record_pack(self, upto: Tid) -> None:

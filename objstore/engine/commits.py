@@ -1,9 +1,12 @@
 """The order of commits: which transaction is the last, which are durable, and what each changed.
 
 `last` is the newest transaction that was committed, `durable` the newest that a power cut cannot take back:
-it and all before it were synced, each by who committed it, many at the same time where there are many threads.
-Nobody is shown anything newer than `durable`. Conflicts are looked for up to `last`, in the oid sets of the
-transactions since one's snapshot, which are kept here while anybody may need them.
+it and all before it were synced, each by who committed it, many at the same time where there are many threads
+or processes. Nobody is shown anything newer than `durable`. Conflicts are looked for up to `last`, in the oid sets
+of the transactions since one's snapshot, which are kept here while anybody may need them.
+
+Both are what this process knows: the ring of the board tells what others have committed and synced since, and
+`peers` takes that over. A transaction whose process died before it could sync it is synced by whoever waits.
 """
 
 from __future__ import annotations
@@ -12,37 +15,94 @@ from bisect import bisect_right
 from collections.abc import Callable, Container
 from threading import Condition, Lock
 
+from objstore.engine.failures import storage_error
+from objstore.engine.membership import Membership
+from objstore.engine.standing import Standing
 from objstore.errors import StorageFailedError
-from objstore.ids import Oid, Tid
+from objstore.ids import Oid, Tid, number, tid_from
+from objstore.machine.board import BUSY, COUNT, FAILED, HINT, OWNED, SYNCED
 
 MAX_REMEMBERED = 1_000_000
 """How many changed oids are kept at most; who is further behind looks each object up, or forgets all."""
+_GLANCE = 0.0001
+"""Seconds between looks at whether another process has synced."""
+_PATIENCE = 50
+"""Looks after which it is asked whether that process lives."""
 
 _NOTHING: frozenset[Oid] = frozenset()
 
 
+class WriterLock:
+    """Held from the last conflict check of a vote until the transaction was published, by one thread of all."""
+
+    def __init__(self, membership: Membership) -> None:
+        self._membership = membership
+        self._lock = Lock()
+        self.entered: Callable[[], None] = lambda: None
+        """Called when the lock was taken: takes over what others have committed."""
+
+    def acquire(self) -> None:
+        """Take it. Raises what taking over meets; then it is not held."""
+        self._lock.acquire()
+        try:
+            self._membership.writer.acquire()
+            try:
+                self.entered()
+            except BaseException:
+                self._membership.writer.release()
+                raise
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def release(self) -> None:
+        """Let go of it."""
+        self._membership.writer.release()
+        self._lock.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
 class Commits:
-    """Sequences the commits of a process.
+    """Sequences the commits of a process among those of all."""
 
-    `writer` is held from the last conflict check of a vote until the transaction was published.
-    """
-
-    def __init__(self, last: Tid, path: str) -> None:
-        self.writer = Lock()  # rank 1: guards the order of commits and `last`
-        self._settled = Condition(Lock())  # rank 3: guards the four below
-        self._unsettled: dict[Tid, bool] = {}  # those after `durable`, in their order, and whether they are synced
+    def __init__(self, standing: Standing, path: str, membership: Membership) -> None:
+        self.writer = WriterLock(membership)  # rank 1: guards the order of commits and `last`
+        self._board = membership.board
+        self._membership = membership
+        self.known = standing.known
+        """How many of the ring's transactions are known here."""
+        self._settled = Condition(Lock())  # rank 3: guards the three below
+        self._durable_count = standing.durable_count  # how many of the ring's are known to be durable
         self._waiting = 0
-        self.durable = last
+        self.durable = standing.durable
+        self._places: dict[Tid, int] = {}  # of this process's transactions that are not synced
         self.syncs = 0
+        self.rescue: Callable[[Tid, Tid], None] | None = None
+        """Syncs a transaction, given by its tid and the one before, whose process died."""
         self._lock = Lock()  # a leaf: guards the lists below
-        self.last = last
+        self.last = standing.found.last
         self._path = path
         self._failure: StorageFailedError | None = None
-        self._forgotten = last  # the lists tell all changes after this tid
+        self._forgotten = self.last  # the lists tell all changes after this tid
         self._tids: list[Tid] = []
         self._changes: list[frozenset[Oid]] = []
         self._remembered = 0
         self._watched: bytearray | None = None  # what was changed since `watch`, packed
+
+    def reset(self, standing: Standing) -> None:
+        """Begin anew at another place of the ring."""
+        with self._settled, self._lock:
+            self.known, self._durable_count = standing.known, standing.durable_count
+            self.durable = standing.durable
+            self.last = self._forgotten = standing.found.last
+            self._tids.clear()
+            self._changes.clear()
+            self._remembered = 0
 
     def fail(self, reason: str) -> StorageFailedError:
         """Stop writing for good: nobody can say what is on the disk."""
@@ -50,14 +110,40 @@ class Commits:
         return self._failure
 
     def require_sound(self) -> None:
-        """Raises StorageFailedError after a failure."""
+        """Raises StorageFailedError after a failure, of this process or of another."""
         if self._failure is not None:
             raise StorageFailedError(self._failure.path, self._failure.args[0]) from self._failure
+        if self._board.words[FAILED]:
+            raise self.fail("another process could not sync a transaction")
+
+    def begin(self) -> None:
+        """From here to `publish` a death leaves something that the next writer must look at."""
+        self._board.words[BUSY] = 1
+
+    def give_back(self) -> None:
+        """Nothing was published after all, and nothing is left."""
+        self._board.words[BUSY] = 0
 
     def publish(self, tid: Tid, oids: frozenset[Oid]) -> None:
         """Make a committed transaction the last one. Called with `writer` held."""
-        with self._settled:
-            self._unsettled[tid] = False
+        self._remember(tid, oids)
+        self._places[tid] = self._board.append(number(tid), self._membership.block)
+        self.known += 1
+        self.last = tid
+        self._board.words[BUSY] = 0
+
+    def take_over(self, tid: Tid, oids: frozenset[Oid] | None) -> None:
+        """Know the next transaction of the ring, committed by another process; `oids` None: nobody knows which."""
+        if oids is not None:
+            self._remember(tid, oids)
+        else:
+            with self._lock:
+                self._forget(len(self._tids))
+                self._forgotten = tid
+        self.known += 1
+        self.last = tid
+
+    def _remember(self, tid: Tid, oids: frozenset[Oid]) -> None:
         with self._lock:
             self._tids.append(tid)
             self._changes.append(oids)
@@ -66,7 +152,6 @@ class Commits:
                 self._watched += b"".join(oids)
             if self._remembered > MAX_REMEMBERED:
                 self._forget(len(self._tids) // 2)
-        self.last = tid
 
     def make_durable(self, tid: Tid, sync: Callable[[], None]) -> None:
         """Sync a published transaction, and return once all before it are durable too.
@@ -92,35 +177,85 @@ class Commits:
 
     def _give_up(self, reason: str) -> StorageFailedError:
         failure = self.fail(f"a transaction cannot be synced: {reason}")
+        self._board.words[FAILED] = 1
         with self._settled:
             self._settled.notify_all()
         return failure
 
     def _settle(self, tid: Tid) -> None:
-        """A transaction is synced: move `durable` on over all that are, and have none before them that is not."""
+        """A transaction of this process is synced."""
+        place = self._places.pop(tid, None)
+        if place is not None:
+            self.syncs += 1
+            self._board.settle(place)
+        self.advance()
+
+    def advance(self) -> None:
+        """Move `durable` on over all that are known and synced, and have none before them that is not."""
         with self._settled:
-            unsettled = self._unsettled
-            if tid in unsettled:
-                self.syncs += 1
-                unsettled[tid] = True
-            while unsettled:
-                first = next(iter(unsettled))
-                if not unsettled[first]:
-                    break
-                self.durable = first
-                del unsettled[first]
-            if self._waiting:
-                self._settled.notify_all()
+            board, before = self._board, self._durable_count
+            while self._durable_count < self.known and board.state(self._durable_count) == SYNCED:
+                self._durable_count += 1
+            if self._durable_count > before:
+                self.durable = tid_from(board.tid(self._durable_count - 1))
+                if board.words[HINT] < self._durable_count:
+                    board.words[HINT] = self._durable_count
+                if self._waiting:
+                    self._settled.notify_all()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the ring shows more that is durable than is known here."""
+        at, board = self._durable_count, self._board
+        return at != board.words[COUNT] and (board.state(at) == SYNCED or at < board.words[HINT])
 
     def _wait(self, tid: Tid) -> None:
+        looks = 0
+        while self.durable < tid:
+            self.require_sound()
+            at = self._durable_count
+            owner = self._board.state(at) - OWNED
+            if owner == self._membership.block:
+                with self._settled:
+                    self._waiting += 1
+                    try:
+                        if self._durable_count == at and self._board.state(at) != SYNCED:
+                            self._settled.wait(1.0)
+                    finally:
+                        self._waiting -= 1
+            else:
+                self._rest(at)
+                looks += 1
+                if looks % _PATIENCE == 0 and self._is_orphaned(at):
+                    self._rescue(at)
+            self.advance()
+
+    def _rest(self, at: int) -> None:
+        """Let another process sync what is at this place of the ring."""
         with self._settled:
-            self._waiting += 1
-            try:
-                while self.durable < tid:
-                    self.require_sound()
-                    self._settled.wait()
-            finally:
-                self._waiting -= 1
+            if self._durable_count == at:
+                self._settled.wait(_GLANCE)
+
+    def rescue_dead(self) -> None:
+        """Make durable what processes have published that died before they could sync it. Raises StorageError."""
+        at = self._durable_count
+        try:
+            while at < self.known and self._is_orphaned(at):
+                self._rescue(at)
+                self.advance()
+                at += 1
+        except OSError as error:
+            raise storage_error(self._path, error) from error
+
+    def _is_orphaned(self, at: int) -> bool:
+        owner = self._board.state(at) - OWNED
+        return owner >= 0 and owner != self._membership.block and not self._membership.owner_is_alive(owner)
+
+    def _rescue(self, at: int) -> None:
+        """Sync a transaction whose process died before it did."""
+        if self.rescue is not None and self._board.state(at) != SYNCED:
+            self.rescue(tid_from(self._board.tid(at)), tid_from(self._board.tid(at - 1)))
+            self._board.settle(at)
 
     def changed(self, after: Tid, upto: Tid, except_for: Container[Tid] = ()) -> frozenset[Oid] | None:
         """The oids changed by transactions with `after` < tid <= `upto`, those of some left out.

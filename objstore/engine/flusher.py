@@ -1,10 +1,10 @@
 """The flusher: moves transactions from the journal to the home, in batches, behind everybody's back.
 
-A batch: 1. choose transactions, oldest first, that are durable (in Minimal, where the home holds one
-revision of an object: that no snapshot is older than); 2. read them, verified; in Minimal drop what a later
-one of the batch supersedes; 3. write them into the home, which syncs all it touched; 4. advance the mark
-`flushed`; 5. forget them in the journal's index; 6. recycle their directories. A crash before 4 leaves
-transactions to flush again, which changes nothing; after 4 directories that recovery lets go of.
+A batch: 1. choose transactions, oldest first, that are durable (in Minimal, where the home holds one revision
+of an object: that no snapshot is older than); 2. read them, verified; in Minimal drop what a later one of the
+batch supersedes; 3. write them into the home, which syncs all it touched; 4. advance the mark `flushed`, and
+tell other processes; 5. forget them in the journal's index; 6. recycle their directories. A crash before 4
+leaves transactions to flush again, which changes nothing; after 4 directories that recovery lets go of.
 
 An error leaves everything in the journal, where it is safe. It is kept, and raised to the next who commits;
 then the flusher tries again. Where the disk was full, that caller first looks whether it still is.
@@ -13,7 +13,7 @@ then the flusher tries again. Where the disk was full, that caller first looks w
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Condition, Lock, Thread
 
@@ -23,11 +23,14 @@ from objstore.engine.failures import storage_error
 from objstore.engine.journal import Waiting
 from objstore.engine.lookup import Lookup
 from objstore.engine.marks import FLUSHED, Marks
+from objstore.engine.membership import Counted
 from objstore.engine.snapshots import Snapshots
 from objstore.errors import StorageError, StorageFullError
 from objstore.ids import NO_TID, Oid, Tid
 from objstore.revisions import Revision, Transaction
 
+_LOOK = 0.1
+"""Seconds between looks of who waits for room at what other processes have flushed."""
 _SAFE = "what was committed before is safe"
 
 
@@ -50,8 +53,20 @@ class Flusher:
     """Flushes a store, in a thread of its own (`options.background`) and whenever `flush` is called."""
 
     def __init__(
-        self, lookup: Lookup, commits: Commits, snapshots: Snapshots, marks: Marks, options: StoreOptions
+        self,
+        lookup: Lookup,
+        commits: Commits,
+        snapshots: Snapshots,
+        marks: Marks,
+        options: StoreOptions,
+        changing: Counted,
     ) -> None:
+        """`changing` is held while the home is changed, and keeps the flushers of other processes away."""
+        self._changing = changing
+        self.catch_up: Callable[[], None] = lambda: None
+        """Takes over what other processes have committed and flushed."""
+        self.flushed_to: Callable[[Tid], None] = lambda _tid: None
+        """Tells other processes."""
         self.counters = FlushCounters()
         self._lookup = lookup
         self._commits = commits
@@ -99,7 +114,15 @@ class Flusher:
                     continue
             try:
                 with self._lock:
-                    self._flush(everything=aged)
+                    if self._changing.enter(blocking=False):  # else another process does it
+                        try:
+                            self._flush(everything=aged)
+                        finally:
+                            self._changing.leave()
+                        continue
+                with self._wake:
+                    self._wake.wait(_LOOK)
+                self.catch_up()
             except StorageError as error:
                 self._keep(error)
             except Exception as error:  # noqa: BLE001 - whatever it is, those who wait for the flusher must hear it
@@ -159,7 +182,8 @@ class Flusher:
                 if self._error is not None:
                     error, self._error = self._error, None
                     raise error
-                self._wake.wait(self._options.flush_age)
+                self._wake.wait(_LOOK)
+                self.catch_up()
 
     def _flushable(self) -> int:
         """Bytes that wait and that no snapshot holds back."""
@@ -192,7 +216,7 @@ class Flusher:
         with self._wake:
             self._callers += 1
         try:
-            with self._lock:
+            with self._lock, self._changing.held():
                 yield
         finally:
             with self._wake:
@@ -205,6 +229,7 @@ class Flusher:
         What came in while a batch was written is little: flushed at once it would make small segments, all to
         be merged.
         """
+        self.catch_up()
         horizon = self._snapshots.horizon()
         self._commits.forget(horizon)
         bound = self._bound()
@@ -237,7 +262,8 @@ class Flusher:
     def _flush_batch(self, batch: list[Waiting], horizon: Tid) -> None:
         self._lookup.home.apply(self._surviving(batch, horizon))
         self._marks.advance(FLUSHED, batch[-1].tid)
-        self._lookup.index.remove(batch)
+        self.flushed_to(batch[-1].tid)
+        self._lookup.index.remove_upto(batch[-1].tid)
         self.counters.batches += 1
         self.counters.transactions += len(batch)
         for waiting in batch:

@@ -221,6 +221,9 @@ class FullHome:
         changes.finish()
         return freed
 
+    def refresh(self, flushed: Tid) -> None:
+        """Nothing: each look goes to the files."""
+
     def findings(self) -> Iterator[Finding]:
         return find_full_damage(self._files, self)
 

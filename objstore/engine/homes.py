@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from objstore.contracts import Filesystem, Format, History, Home
+from objstore.engine.buckets import Others
 from objstore.engine.full import FullHome
 from objstore.engine.minimal import MinimalHome
 from objstore.engine.segmented import SegmentedHome
@@ -21,10 +22,17 @@ def home_statistics(home: Home) -> dict[str, int]:
     }
 
 
-def make_home(filesystem: Filesystem, path: str, history: History, format: Format, flushed: Tid) -> Home:
+def make_home(
+    filesystem: Filesystem,
+    path: str,
+    history: History,
+    format: Format,
+    flushed: Tid,
+    others: Others | None = None,
+) -> Home:
     """The home at `path`. `flushed` is the newest transaction that it is known to hold, with all before."""
     if format is Format.SEGMENTED:
-        return SegmentedHome(filesystem, path, history, flushed)
+        return SegmentedHome(filesystem, path, history, flushed, others)
     if history is History.FULL:
         return FullHome(filesystem, path, format)
     return MinimalHome(filesystem, path, format)

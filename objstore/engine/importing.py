@@ -23,10 +23,10 @@ import uuid
 from collections.abc import Sequence
 
 from objstore.contracts import FileLock, Filesystem, Format, History, Home
+from objstore.engine.creation import ensure_directory, lock_store, require_beginnings, write_settings
 from objstore.engine.failures import storage_error
 from objstore.engine.homes import make_home
 from objstore.engine.marks import FLUSHED, OIDS, PACKED, Marks
-from objstore.engine.opening import ensure_directory, lock_store, require_beginnings, write_settings
 from objstore.errors import OpenError
 from objstore.formats.layouts import HomeDirectory
 from objstore.formats.settings import Settings

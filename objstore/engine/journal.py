@@ -67,16 +67,24 @@ class Waiting:
 class Journal:
     """The directory of transactions. Its methods do one step each; the order of steps is the callers'."""
 
-    def __init__(self, filesystem: Filesystem, path: str) -> None:
+    def __init__(self, filesystem: Filesystem, path: str, prefix: bytes = b"") -> None:
+        """`prefix` is what the tokens of this process begin with: a spare belongs to the process whose token
+        it has.
+        """
         self.filesystem = filesystem
         self.path = path
+        self._prefix = prefix
+        self._strange = False  # whether others may have made spares for this process
         # Directories to be used again, and how much room their files have at least. Append and pop are atomic.
         self._spares: list[tuple[str, int]] = []
+        self._mine: set[str] = set()  # these, and those that a transaction is being written into
 
     # --- writing ---
 
     def begin(self, token: bytes, details: Details) -> Draft:
         """A directory and a file for a transaction to be written into. Raises OSError; nothing is left then."""
+        if not self._spares and self._strange:
+            self._find_spares()
         while self._spares:
             try:
                 path, room = self._spares.pop()
@@ -93,6 +101,22 @@ class Journal:
             raise
         return Draft(self.filesystem, path, token, details, file, recycled=False)
 
+    def look_for_spares(self) -> None:
+        """Another process has flushed: it has left what was this one's for this one."""
+        self._strange = True
+
+    def _find_spares(self) -> None:
+        self._strange = False
+        for entry in self.filesystem.entries(self.path):
+            name = layouts.parse_journal_name(entry.name)
+            if isinstance(name, layouts.SpareName) and name.token.startswith(self._prefix):
+                self._keep(f"{self.path}/{entry.name}", 0)
+
+    def _keep(self, path: str, room: int) -> None:
+        if path not in self._mine:
+            self._mine.add(path)
+            self._spares.append((path, room))
+
     def _open(self, path: str) -> WritableFile:
         return self.filesystem.open_existing(f"{path}/{layouts.TRANSACTION_FILE}")
 
@@ -100,6 +124,7 @@ class Journal:
         """Give a draft its last name. Raises OSError; it has the one before still then."""
         path = f"{self.path}/{layouts.done_name(tid, previous)}"
         self.filesystem.rename(draft.path, path)
+        self._mine.discard(draft.path)
         draft.path = path
 
     def commit(self, draft: Draft, details: Details, tid: Tid, previous: Tid, durable: Tid) -> Waiting:
@@ -143,6 +168,22 @@ class Journal:
         except FileNotFoundError as error:  # who only looks at a journal that is in use
             raise CorruptionError(file, "a committed transaction's file is missing", tid=header.tid) from error
         return waiting
+
+    def adopt_named(self, tid: Tid, previous: Tid, *, whole: bool = False) -> Waiting:
+        """Read a transaction that has its last name. Raises as `adopt` does, also where the file is another's."""
+        name = layouts.done_name(tid, previous)
+        header = self.header(name)
+        if header is None or (header.tid, header.previous) != (tid, previous):
+            raise CorruptionError(f"{self.path}/{name}", "its file holds another transaction", tid=tid)
+        return self.adopt(name, header, whole=whole)
+
+    def sync_named(self, tid: Tid, previous: Tid) -> None:
+        """Make a transaction durable that another process has written, with its name. Raises OSError."""
+        path = f"{self.path}/{layouts.done_name(tid, previous)}"
+        with self._open(path) as file:
+            file.sync()
+        self.filesystem.sync_directory(path)
+        self.sync()
 
     def settle(self, waiting: Waiting, *, sync: bool) -> Waiting:
         """Give an adopted transaction its last name, and, if asked to, make all of it durable but that name."""
@@ -219,7 +260,8 @@ class Journal:
         if size <= MAX_SPARE_SIZE and len(self._spares) < MAX_SPARES:
             spare = f"{self.path}/{layouts.spare_name(token)}"
             self.filesystem.rename(path, spare)
-            self._spares.append((spare, size + -size % BLOCK))
+            if token.startswith(self._prefix):
+                self._keep(spare, size + -size % BLOCK)
         else:
             self._remove(path)
 
@@ -228,7 +270,7 @@ class Journal:
         path = f"{self.path}/{layouts.spare_name(name.token)}"
         whole = self.filesystem.exists(f"{path}/{layouts.TRANSACTION_FILE}")
         if whole and len(self._spares) < MAX_SPARES:
-            self._spares.append((path, 0))
+            self._keep(path, 0)
         else:
             self._remove(path)
 
@@ -237,6 +279,7 @@ class Journal:
         self._remove(f"{self.path}/{name}")
 
     def _remove(self, path: str) -> None:
+        self._mine.discard(path)
         with contextlib.suppress(FileNotFoundError):
             for entry in self.filesystem.entries(path):
                 self.filesystem.unlink(f"{path}/{entry.name}")

@@ -1,13 +1,14 @@
 """Looking a revision up: the journal first, then the home. No lock is taken.
 
 A revision moves from the journal to the home while others read. The home has it before the journal's index
-forgets it, and the index forgets it before its file is recycled. So: who does not find it in the index
-finds it in the home, and who finds it in the index, but no longer in the file, looks again.
+forgets it, and the index of the process that flushes forgets it before its file is recycled. So: who does not
+find it in the index finds it in the home, and who finds it in the index, but no longer in the file, catches up
+with the others and looks again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from objstore.contracts import Home
 from objstore.engine.journal import Journal
@@ -24,6 +25,14 @@ class Lookup:
         self.journal = journal
         self.index = index
         self.home = home
+        self.catch_up: Callable[[], None] = lambda: None
+        """Takes over what other processes have flushed."""
+
+    def _waits(self, tid: Tid) -> bool:
+        """Whether a transaction still waits, whoever may have flushed it."""
+        if self.index.holds(tid):
+            self.catch_up()
+        return self.index.holds(tid)
 
     def newest(self, oid: Oid) -> Tid | None:
         """The newest serial of an object, durable or not; None where nothing is stored of it."""
@@ -55,7 +64,7 @@ class Lookup:
         try:
             return self.journal.revision(held.waiting, held.at)
         except (OSError, CorruptionError):
-            if self.index.holds(held.tid):
+            if self._waits(held.tid):
                 raise
             return None
 
@@ -78,7 +87,7 @@ class Lookup:
         try:
             return self.journal.summary(held.waiting, held.at)
         except (OSError, CorruptionError):
-            if self.index.holds(held.tid):
+            if self._waits(held.tid):
                 raise
             return None
 

@@ -97,6 +97,9 @@ class MinimalHome:
     def remove_transactions(self, tids: Sequence[Tid]) -> int:  # noqa: ARG002
         return 0
 
+    def refresh(self, flushed: Tid) -> None:
+        """Nothing: each look goes to the files."""
+
     def findings(self) -> Iterator[Finding]:
         return find_minimal_damage(self._files)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from threading import Lock
 
 from objstore.engine.marks import OIDS, Marks
@@ -19,9 +21,12 @@ class Oids:
     a few objects wastes few oids, and one that makes a million syncs a directory for every 8,192 of them.
     """
 
-    def __init__(self, marks: Marks) -> None:
+    def __init__(self, marks: Marks, claims: Callable[[], AbstractContextManager[None]]) -> None:
+        """`claims` keeps all others from reserving meanwhile, those of other processes too."""
         self._marks = marks
-        self._next = self._end = number(marks.get(OIDS))
+        self._claims = claims
+        self._next = self._end = 0
+        self._known = number(marks.get(OIDS))  # lower ones are reserved, by whomever
         self._block = SMALLEST_BLOCK
         self._lock = Lock()  # guards the fields here; taken before the marks' lock
 
@@ -29,7 +34,7 @@ class Oids:
         """An oid that nobody had and nobody else will have. Raises OSError where it cannot be reserved."""
         with self._lock:
             if self._next >= self._end:
-                self._reserve(self._next + self._block)
+                self._next, self._end = self._reserve(0, self._block)
                 self._block = min(2 * self._block, LARGEST_BLOCK)
             oid = oid_from(self._next)
             self._next += 1
@@ -43,10 +48,18 @@ class Oids:
         if number(oid) == _LAST:
             raise UsageError(f"object {oid.hex()} has the last oid there is; none would be left for new objects")
         with self._lock:
-            if number(oid) >= self._end:
-                self._reserve(number(oid) + 1)
-            self._next = max(self._next, number(oid) + 1)
+            if number(oid) < self._end:
+                self._next = max(self._next, number(oid) + 1)
+                return
+            if number(oid) >= self._known:
+                self._reserve(number(oid) + 1, 0)
+            self._next = self._end = 0  # what is left of the block is below
 
-    def _reserve(self, end: int) -> None:
-        self._marks.advance(OIDS, oid_from(end))
-        self._end = end
+    def _reserve(self, least: int, count: int) -> tuple[int, int]:
+        """Reserve `count` oids after all that are reserved and after `least`: the first, and where they end."""
+        with self._claims():
+            self._marks.read()
+            first = max(number(self._marks.get(OIDS)), least)
+            self._marks.advance(OIDS, oid_from(first + count))
+        self._known = first + count
+        return first, first + count

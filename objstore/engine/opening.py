@@ -1,49 +1,48 @@
-"""Opening a store, and creating one: what must be there, in which order it is made, who may.
+"""Opening a store: alone, beside other processes, or for reading only.
 
-Creation: 1. make HOME and `locks`, and take the lock; 2. make the other directories, the marks and the
-home, and sync them; 3. write `config/settings.toml` under a temporary name, sync it, rename it, sync its
-directory. Only a directory with settings is a store, so a crash before 3 leaves the beginnings of one,
-which the next creation completes; and what has settings is whole.
+`open.lock` is held shared by every process that writes. Who gets it exclusively is the first: it recovers the
+journal, begins the board, and goes on with a shared lock. Who does not get it finds the board of those who are
+there, and joins them. Where neither is possible somebody is just opening or closing: then it is tried again.
 
-A store is never created because one is missing: without settings, a journal, home or marks that hold
-anything are somebody's data.
+Readers do not hold that lock: what recovery drops, nobody sees. Where there is a board that they may write they
+stand in its table of readers; where not, as on a filesystem that cannot be written, they see what there is when
+they open it.
 """
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 import time
-import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import count
 
-from objstore.contracts import FileLock, Filesystem, Format, History, LockedError, Packer, StoreOptions
-from objstore.engine.failures import storage_error
+from objstore.contracts import FileLock, Filesystem, LockedError, Packer, StoreOptions
+from objstore.engine.creation import create, lock_store, missing, require_no_copy
 from objstore.engine.homes import make_home
 from objstore.engine.journal import Journal
-from objstore.engine.marks import FLUSHED, OIDS, Marks
+from objstore.engine.marks import FLUSHED, Marks
+from objstore.engine.membership import Membership, alone, join, shared_board
+from objstore.engine.peers import OtherProcesses
 from objstore.engine.recovery import examine, recover, require_whole
+from objstore.engine.standing import Standing, beginning, examined
 from objstore.engine.store import DirectoryStore
 from objstore.errors import (
     CorruptionError,
-    NotAStoreError,
+    NetworkFilesystemError,
     OpenError,
     StoreLockedError,
     StoreMismatchError,
-    StoreMissingError,
 )
-from objstore.formats.layouts import (
-    TEMPORARY,
-    HomeDirectory,
-    parse_home_name,
-    parse_journal_name,
-    parse_segment_name,
-)
+from objstore.formats.layouts import HomeDirectory
 from objstore.formats.settings import Settings, decode_settings
-from objstore.ids import NO_TID, Tid, oid_from
+from objstore.ids import Tid, number
 
-DEFAULT_HISTORY, DEFAULT_FORMAT = History.FULL, Format.SEGMENTED
+_PAUSE = 0.01
+_ATTEMPTS = 1000
+"""How often, and after which pause in seconds, it is tried to become the first or to join the others."""
+_UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT}
 
 
 def open_store(
@@ -61,65 +60,218 @@ def open_store(
     OpenError and its kin, CorruptionError, StorageError.
     """
     directory = HomeDirectory(path)
+    opening = _Opening(directory, options, filesystem, packer, clock, tolerant)
+    kind = None if options.force else filesystem.network_type(path)
+    if kind is not None:
+        raise NetworkFilesystemError(path, kind)
     try:
-        if not filesystem.exists(directory.settings):
-            lock = _create(directory, options, filesystem)
-        else:
-            lock = lock_store(directory, filesystem, shared=options.read_only)
-        try:
-            return _assemble(directory, options, filesystem, lock, packer, clock, tolerant)
-        except BaseException:
-            lock.close()
-            raise
+        return opening.for_reading() if options.read_only else opening.for_writing()
     except OSError as error:
         raise OpenError(path, error.strerror or str(error)) from error
 
 
-def _assemble(
-    directory: HomeDirectory,
-    options: StoreOptions,
-    filesystem: Filesystem,
-    lock: FileLock,
-    packer: Packer,
-    clock: Callable[[], float],
-    tolerant: bool,
-) -> DirectoryStore:
-    settings = decode_settings(filesystem.read(directory.settings), directory.settings)
-    _require_match(directory.path, settings, options)
-    if not filesystem.exists(directory.home):
-        raise CorruptionError(directory.home, "the home is missing; mount it, or restore it from a backup")
-    marks = Marks(filesystem, directory.marks)
-    marks.read()
-    flushed = Tid(marks.get(FLUSHED))
-    journal = Journal(filesystem, directory.journal)
-    if options.read_only:
-        recovered = examine(journal, marks)
-        if not tolerant:
-            require_whole(recovered)
-    else:
-        # The process that created the store may have been killed before it could sync the settings' name.
-        filesystem.sync_directory(directory.config)
-        recovered = recover(directory, journal, marks)
-    return DirectoryStore(
-        directory,
-        settings,
-        options,
-        lock=lock,
-        journal=journal,
-        marks=marks,
-        home=make_home(filesystem, directory.home, settings.history, settings.format, flushed),
-        recovered=recovered,
-        packer=packer,
-        clock=clock,
-        new_token=_tokens(),
-    )
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    directory: HomeDirectory
+    options: StoreOptions
+    filesystem: Filesystem
+    packer: Packer
+    clock: Callable[[], float]
+    tolerant: bool
+
+    # --- to write ---
+
+    def for_writing(self) -> DirectoryStore:
+        """Open it alone or beside others, whichever is possible first."""
+        last: StoreLockedError | None = None
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                time.sleep(_PAUSE)
+            try:
+                lock = self._locked()
+            except StoreLockedError as error:
+                last = self._refusal(error)
+                store = self._beside_others()
+            else:
+                store = self._alone(lock)
+            if store is not None:
+                return store
+        raise last or StoreLockedError(self.directory.path, None)
+
+    def _refusal(self, error: StoreLockedError) -> StoreLockedError:
+        """Raise it at once where waiting does not help: somebody has the store for himself, or we want that."""
+        if not self.filesystem.exists(self.directory.board):
+            return error
+        board = shared_board(self.directory, self.filesystem)
+        owner = board.owner_alone() if board.is_live else 0
+        if owner:
+            raise StoreLockedError(self.directory.path, owner) from error
+        others = board.living()
+        if self.options.exclusive and others:
+            raise StoreLockedError(self.directory.path, *others) from error
+        return error
+
+    def _locked(self) -> FileLock:
+        if self.filesystem.exists(self.directory.settings):
+            return lock_store(self.directory, self.filesystem, shared=False)
+        try:
+            return create(self.directory, self.options, self.filesystem)
+        except OpenError:
+            if not self.filesystem.exists(self.directory.settings):
+                raise
+            return lock_store(self.directory, self.filesystem, shared=False)  # another process was first
+
+    def _alone(self, lock: FileLock) -> DirectoryStore:
+        """Be the first. The exclusive lock is given up for a shared one once everything is in order."""
+        membership = None
+        try:
+            parts = self._parts()
+            # The process that created the store may have been killed before it could sync the settings' name.
+            self.filesystem.sync_directory(self.directory.config)
+            found = recover(self.directory, parts.journal, parts.marks)
+            board = shared_board(self.directory, self.filesystem)
+            board.begin(number(found.last), number(Tid(parts.marks.get(FLUSHED))))
+            standing = beginning(board, found)
+            others = board.living() if self.options.exclusive else []
+            if others:  # they only read, but they do
+                raise StoreLockedError(self.directory.path, *others)
+            membership = join(self.directory, self.filesystem, board, is_writer=True)
+            if self.options.exclusive:
+                membership.own()
+            else:
+                lock.close()
+                lock = self._shared()
+            return self._store(parts, lock, membership, standing)
+        except BaseException:
+            if membership is not None:
+                membership.close()
+            lock.close()
+            raise
+
+    def _shared(self) -> FileLock:
+        for _ in range(_ATTEMPTS):
+            try:
+                return self.filesystem.lock(self.directory.open_lock, shared=True)
+            except LockedError:  # another process tries whether it is alone
+                time.sleep(_PAUSE)
+        raise StoreLockedError(self.directory.path, None)
+
+    def _beside_others(self) -> DirectoryStore | None:
+        """Join those who have it open; None where nobody has, or somebody is about to have."""
+        if self.options.exclusive or not self.filesystem.exists(self.directory.settings):
+            return None
+        try:
+            lock = self.filesystem.lock(self.directory.open_lock, shared=True)
+        except LockedError:
+            return None
+        membership = None
+        try:
+            board = shared_board(self.directory, self.filesystem)
+            if not board.is_live or not board.has_writer():
+                lock.close()
+                return None
+            parts = self._parts()
+            membership = join(self.directory, self.filesystem, board, is_writer=True)
+            standing = examined(board, parts.journal, parts.marks)
+            return self._store(parts, lock, membership, standing)
+        except BaseException:
+            if membership is not None:
+                membership.close()
+            lock.close()
+            raise
+
+    # --- to read ---
+
+    def for_reading(self) -> DirectoryStore:
+        """Follow those who write it, or see it as it is."""
+        if not self.filesystem.exists(self.directory.settings):
+            require_no_copy(self.directory, self.filesystem)
+            raise missing(self.directory, self.filesystem)
+        board, membership = None, None
+        try:
+            if self.filesystem.exists(self.directory.board):
+                board = shared_board(self.directory, self.filesystem)
+                owner = board.owner_alone() if board.is_live else 0
+                if owner:
+                    raise StoreLockedError(self.directory.path, owner)
+                membership = join(self.directory, self.filesystem, board, is_writer=False)
+        except OSError as error:
+            if error.errno not in _UNWRITABLE:
+                raise
+        is_followed = membership is not None
+        if board is None or membership is None:
+            membership = alone(self.directory.board)
+            board = membership.board
+        try:
+            parts = self._parts()
+            if is_followed and board.is_live and board.has_writer():
+                standing = examined(board, parts.journal, parts.marks)
+            else:
+                found = examine(parts.journal, parts.marks)
+                if not self.tolerant:
+                    require_whole(found)
+                standing = beginning(board, found)
+            return self._store(parts, _NoLock(), membership, standing, follows=is_followed)
+        except BaseException:
+            membership.close()
+            raise
+
+    # --- both ---
+
+    def _parts(self) -> _Parts:
+        directory, filesystem = self.directory, self.filesystem
+        settings = decode_settings(filesystem.read(directory.settings), directory.settings)
+        _require_match(directory.path, settings, self.options)
+        if not filesystem.exists(directory.home):
+            raise CorruptionError(directory.home, "the home is missing; mount it, or restore it from a backup")
+        marks = Marks(filesystem, directory.marks)
+        marks.read()
+        prefix = os.urandom(4)
+        return _Parts(settings, marks, Journal(filesystem, directory.journal, prefix), prefix)
+
+    def _store(
+        self, parts: _Parts, lock: FileLock, membership: Membership, standing: Standing, *, follows: bool = True
+    ) -> DirectoryStore:
+        settings, others = parts.settings, OtherProcesses(membership, is_live=follows)
+        flushed = Tid(parts.marks.get(FLUSHED))
+        membership.lock = lock
+        return DirectoryStore(
+            self.directory,
+            settings,
+            self.options,
+            membership=membership,
+            journal=parts.journal,
+            marks=parts.marks,
+            home=make_home(
+                self.filesystem, self.directory.home, settings.history, settings.format, flushed, others
+            ),
+            standing=standing,
+            others=others,
+            packer=self.packer,
+            clock=self.clock,
+            new_token=_tokens(parts.prefix),
+        )
 
 
-def _tokens() -> Callable[[], bytes]:
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    settings: Settings
+    marks: Marks
+    journal: Journal
+    prefix: bytes
+
+
+class _NoLock:
+    """What a reader holds of `open.lock`."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def _tokens(prefix: bytes) -> Callable[[], bytes]:
     """Tokens that no other transaction has: random in the first half, counted in the second."""
-    start = os.urandom(4)
     numbers = count(1)
-    return lambda: start + (next(numbers) & 0xFFFFFFFF).to_bytes(4, "big")
+    return lambda: prefix + (next(numbers) & 0xFFFFFFFF).to_bytes(4, "big")
 
 
 def _require_match(path: str, settings: Settings, options: StoreOptions) -> None:
@@ -131,124 +283,3 @@ def _require_match(path: str, settings: Settings, options: StoreOptions) -> None
             raise StoreMismatchError(
                 path, f"the store was created with {what}={there.value!r}, not {asked.value!r}; leave {what} out"
             )
-
-
-def lock_store(directory: HomeDirectory, filesystem: Filesystem, *, shared: bool) -> FileLock:
-    """Hold the lock of a store. Raises StoreLockedError."""
-    try:
-        return filesystem.lock(directory.open_lock, shared=shared)
-    except LockedError as error:
-        raise StoreLockedError(directory.path, error.pid) from error
-
-
-# --- creation ----------------------------------------------------------------------------------------
-
-
-def _create(directory: HomeDirectory, options: StoreOptions, filesystem: Filesystem) -> FileLock:
-    """Create a store, and hold its lock."""
-    path = directory.path
-    _require_no_copy(directory, filesystem)
-    if options.read_only or not options.create:
-        if filesystem.exists(path) and _is_foreign(directory, filesystem):
-            raise NotAStoreError(path, "this is no objstore store: it has no config/settings.toml")
-        raise StoreMissingError(path)
-    parent = os.path.dirname(path)
-    if not filesystem.exists(parent):
-        raise OpenError(path, f"the directory {parent} does not exist; make it first")
-    if filesystem.exists(path):
-        require_beginnings(directory, filesystem)
-    ensure_directory(filesystem, path)
-    filesystem.sync_directory(parent)
-    ensure_directory(filesystem, directory.locks)
-    lock = lock_store(directory, filesystem, shared=False)
-    try:
-        if not filesystem.exists(directory.settings):  # else another process was first
-            _require_no_copy(directory, filesystem)
-            require_beginnings(directory, filesystem)
-            _fill(directory, options, filesystem)
-    except OSError as error:
-        lock.close()
-        raise storage_error(path, error) from error
-    except BaseException:
-        lock.close()
-        raise
-    return lock
-
-
-def ensure_directory(filesystem: Filesystem, path: str) -> None:
-    """Make a directory, if it is not there. Its name is not durable yet."""
-    with contextlib.suppress(FileExistsError):
-        filesystem.make_directory(path)
-
-
-def _require_no_copy(directory: HomeDirectory, filesystem: Filesystem) -> None:
-    """Raises NotAStoreError where `engine.importing` has begun a store and not finished it."""
-    if filesystem.exists(directory.unfinished):
-        raise NotAStoreError(
-            directory.path,
-            "a copy into this directory was not finished, so it is no store; make the copy again, or remove the "
-            "directory",
-        )
-
-
-def _is_foreign(directory: HomeDirectory, filesystem: Filesystem) -> bool:
-    places = directory.places
-    return any(f"{directory.path}/{entry.name}" not in places for entry in filesystem.entries(directory.path))
-
-
-def require_beginnings(directory: HomeDirectory, filesystem: Filesystem) -> None:
-    """Raises NotAStoreError unless a directory is empty, or what an interrupted creation or copy has left."""
-    if _is_foreign(directory, filesystem):
-        raise NotAStoreError(
-            directory.path, "the directory is not empty and is no objstore store; choose another, or empty it"
-        )
-    if filesystem.exists(directory.unfinished):
-        return  # what there is was copied, so it is still where it came from
-    data = None
-    if filesystem.exists(directory.journal):
-        names = [entry.name for entry in filesystem.entries(directory.journal)]
-        data = next((name for name in names if parse_journal_name(name) is not None), None)
-    if data is None and filesystem.exists(directory.home):
-        data = _first_file(filesystem, directory.home)
-    if data is not None:
-        raise NotAStoreError(
-            directory.path,
-            f"config/settings.toml is missing, but there is data ({data}); restore it",
-        )
-
-
-def _first_file(filesystem: Filesystem, path: str) -> str | None:
-    pending = [path]
-    while pending:
-        place = pending.pop()
-        for entry in filesystem.entries(place):
-            if entry.is_directory:
-                pending.append(f"{place}/{entry.name}")
-            elif (parse_home_name(entry.name) or parse_segment_name(entry.name)) is not None:
-                return entry.name
-    return None
-
-
-def _fill(directory: HomeDirectory, options: StoreOptions, filesystem: Filesystem) -> None:
-    settings = Settings(options.history or DEFAULT_HISTORY, options.format or DEFAULT_FORMAT, str(uuid.uuid4()))
-    for place in (directory.config, directory.journal, directory.marks, directory.home):
-        ensure_directory(filesystem, place)
-    marks = Marks(filesystem, directory.marks)
-    marks.advance(FLUSHED, NO_TID)
-    marks.advance(OIDS, oid_from(1))
-    make_home(filesystem, directory.home, settings.history, settings.format, NO_TID).prepare()
-    for place in (directory.journal, directory.home, directory.locks, directory.path):
-        filesystem.sync_directory(place)
-    write_settings(directory, settings, directory.settings, filesystem)
-
-
-def write_settings(directory: HomeDirectory, settings: Settings, path: str, filesystem: Filesystem) -> None:
-    """Write settings into the file `path` of the store's `config`, whole. Durable on return."""
-    temporary = directory.settings + TEMPORARY
-    if filesystem.exists(temporary):
-        filesystem.unlink(temporary)
-    with filesystem.create(temporary) as file:
-        file.write(settings.encode())
-        file.sync()
-    filesystem.rename(temporary, path)
-    filesystem.sync_directory(directory.config)

@@ -18,9 +18,11 @@ from dataclasses import dataclass, replace
 
 from objstore.contracts import Conflict, Resolver
 from objstore.engine.commits import Commits
+from objstore.engine.dooms import Dooms
 from objstore.engine.drafts import Draft
 from objstore.engine.failures import storage_error
 from objstore.engine.flusher import Flusher
+from objstore.engine.journal import Waiting
 from objstore.engine.lookup import Lookup
 from objstore.engine.oids import Oids
 from objstore.engine.undo import Undoing
@@ -50,8 +52,8 @@ class Workshop:
     clock: Callable[[], float]
     new_token: Callable[[], bytes]
     packed_upto: Callable[[], Tid]
-    is_doomed: Callable[[Oid], bool] | None = None
-    """Set while objects are being, or have been, packed away: what must not be referred to."""
+    publish: Callable[[Waiting], None]
+    dooms: Dooms
 
 
 class Pending:
@@ -141,6 +143,10 @@ class Pending:
         except OSError as error:
             self.abort()
             raise storage_error(workshop.lookup.journal.path, error) from error
+        except ConflictError:
+            self.abort()
+            workshop.commits.rescue_dead()  # else nobody would ever see what this conflicts with
+            raise
         except BaseException:
             self.abort()
             raise
@@ -195,7 +201,7 @@ class Pending:
             return None
 
     def _refuse_dangling(self) -> None:
-        is_doomed = self._workshop.is_doomed
+        is_doomed = self._workshop.dooms.current
         if is_doomed is None:
             return
         for written, serial in self._previous.items():
@@ -223,15 +229,16 @@ class Pending:
             return commits.durable
         previous = commits.last
         tid = next_tid(previous, self._workshop.clock())
+        commits.begin()
         try:
             journal.name(draft, tid, previous)
         except OSError as error:  # it is a draft still
+            commits.give_back()
             self.abort()
             raise storage_error(journal.path, error) from error
         try:
             waiting = journal.commit(draft, self._details, tid, previous, commits.durable)
-            self._workshop.lookup.index.add(waiting)
-            commits.publish(tid, frozenset(waiting.transaction.oids))
+            self._workshop.publish(waiting)
         except BaseException as error:
             draft.close()
             failure = commits.fail(f"a commit was interrupted while it wrote its header: {error}")

@@ -1,11 +1,11 @@
 """One directory of segments: a bucket's, or that of the transactions' details.
 
-Its segments cover ranges of transactions, one after the other. A new one is appended by each flush that
-touches the directory; merging and packing replace some by one of a higher generation. Every change is: 0.
-sweep what earlier changes have left; 1. write the new segment under a temporary name and sync it; 2. rename
-it; 3. sync the directory; 4. show it to readers; 5. remove what it replaces. A crash, or an error, before 3
-leaves what was there before, and after it files that the new one replaces, which is said by their names. So
-there may be files that do not count; they are known, and are gone before anything else changes.
+Its segments cover ranges of transactions, one after the other. A new one is appended by each flush that touches
+the directory; merging and packing replace some by one of a higher generation. Every change is: 0. sweep what
+earlier changes have left; 1. write the new segment under a temporary name and sync it; 2. rename it; 3. sync
+the directory; 4. show it to readers, those of other processes too; 5. remove what it replaces. A crash, or an
+error, before 3 leaves what was there before, and after it files that the new one replaces, which is said by
+their names. So there may be files that do not count; they are known, and are gone before anything else changes.
 
 Readers take the tuple of segments and need no lock: what was removed stays readable for who holds it.
 """
@@ -28,7 +28,16 @@ Entries = Iterable[Stretch]
 class SegmentDirectory:
     """The segments of a directory, oldest first. Changed by one thread at a time."""
 
-    def __init__(self, filesystem: Filesystem, path: str, kind: Kind, bucket: int) -> None:
+    def __init__(
+        self,
+        filesystem: Filesystem,
+        path: str,
+        kind: Kind,
+        bucket: int,
+        replacing: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`replacing` is called when segments were replaced and their files are about to be removed."""
+        self._replacing = replacing
         self.path = path
         self.kind = kind
         self.bucket = bucket
@@ -128,6 +137,7 @@ class SegmentDirectory:
             self._leftovers.discard(_name(written[0]))
         self.segments = (*before, *fresh, *after)
         self._leftovers |= {_name(segment.path) for segment in old}
+        self._replacing()
         self.sweep()
         if written is None:
             self._filesystem.sync_directory(self.path)

@@ -21,7 +21,7 @@ from itertools import groupby
 from threading import Lock
 
 from objstore.contracts import Filesystem, Finding, History, Removal
-from objstore.engine.buckets import DETAILS, OpenBuckets
+from objstore.engine.buckets import DETAILS, OpenBuckets, Others
 from objstore.engine.gathering import Gathered
 from objstore.engine.merging import due, merged
 from objstore.engine.segmentdir import SegmentDirectory
@@ -58,12 +58,14 @@ class SegmentedHome:
     later were written by a flush that did not come to its end, and do not count.
     """
 
-    def __init__(self, filesystem: Filesystem, path: str, history: History, flushed: Tid) -> None:
+    def __init__(
+        self, filesystem: Filesystem, path: str, history: History, flushed: Tid, others: Others | None = None
+    ) -> None:
         self.counters = SegmentCounters()
         self._filesystem = filesystem
         self._path = path
         self._history = history
-        self._buckets = OpenBuckets(filesystem, path, flushed)
+        self._buckets = OpenBuckets(filesystem, path, flushed, others)
         self._crowded: set[int] = set()
         self._changing = Lock()  # one flush, merge or removal at a time; the lock of `_buckets` comes after it
 
@@ -310,6 +312,9 @@ class SegmentedHome:
                         )
                     bound = tid - 1
                     yield tid
+
+    def refresh(self, flushed: Tid) -> None:
+        self._buckets.refresh(flushed)
 
     # --- checking ---
 

@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager
 from threading import Lock
 
 from objstore.contracts import (
-    FileLock,
     Filesystem,
     History,
     Home,
@@ -24,20 +23,24 @@ from objstore.contracts import (
     View,
 )
 from objstore.engine.commits import Commits
+from objstore.engine.dooms import Dooms
 from objstore.engine.failures import storage_error
 from objstore.engine.flusher import Flusher
 from objstore.engine.homes import home_statistics
 from objstore.engine.journal import Journal
 from objstore.engine.lookup import Lookup
 from objstore.engine.marks import FLUSHED, OIDS, PACKED, Marks
+from objstore.engine.membership import Counted, Membership
 from objstore.engine.oids import Oids
+from objstore.engine.peers import OtherProcesses, Peers
 from objstore.engine.pending import Pending, Workshop
-from objstore.engine.recovery import Examination
 from objstore.engine.snapshots import Snapshots
+from objstore.engine.standing import Standing
 from objstore.engine.views import StoreView
 from objstore.engine.waiting import WaitingIndex
 from objstore.errors import (
     ClosedError,
+    ForkedConnectionError,
     HistoryMissingError,
     ObjstoreError,
     POSKeyError,
@@ -47,7 +50,8 @@ from objstore.errors import (
 )
 from objstore.formats.layouts import HomeDirectory
 from objstore.formats.settings import Settings
-from objstore.ids import MAX_TID, NO_TID, Oid, Tid, tid_moment
+from objstore.ids import MAX_TID, NO_TID, Oid, Tid, number, tid_from, tid_moment
+from objstore.machine.board import PAST
 from objstore.revisions import Details, Revision, RevisionSummary, Transaction
 
 
@@ -60,11 +64,12 @@ class DirectoryStore:
         settings: Settings,
         options: StoreOptions,
         *,
-        lock: FileLock,
+        membership: Membership,
         journal: Journal,
         marks: Marks,
         home: Home,
-        recovered: Examination,
+        standing: Standing,
+        others: OtherProcesses,
         packer: Packer,
         clock: Callable[[], float],
         new_token: Callable[[], bytes],
@@ -72,20 +77,23 @@ class DirectoryStore:
         self.directory = directory
         self.settings = settings
         self.journal = journal
-        self.recovered = recovered
+        self.recovered = standing.found
         self._options = options
-        self._lock = lock
         self._marks = marks
         self._home = home
         self._packer = packer
         index = WaitingIndex()
-        for waiting in recovered.waiting:
+        for waiting in standing.found.waiting:
             index.add(waiting)
         self._lookup = Lookup(journal, index, home)
-        self._commits = Commits(recovered.last, journal.path)
-        self._snapshots = Snapshots(self._commits)
-        self._flusher = Flusher(self._lookup, self._commits, self._snapshots, marks, options)
-        self._oids = Oids(marks)
+        self._membership = membership
+        self._commits = Commits(standing, journal.path, membership)
+        self._snapshots = Snapshots(self._commits, membership)
+        self._changing = Counted(membership.flush)
+        self._flusher = Flusher(self._lookup, self._commits, self._snapshots, marks, options, self._changing)
+        self._oids = Oids(marks, membership.claims)
+        self._peers = Peers(membership, self._commits, self._lookup, marks, standing, follows=others.is_live)
+        self._connect(others)
         self._workshop = Workshop(
             self._lookup,
             self._commits,
@@ -94,12 +102,23 @@ class DirectoryStore:
             clock,
             new_token,
             self.packed_upto,
+            self._peers.publish,
+            Dooms(membership.board, journal.filesystem, directory.doomed),
         )
         self._packing = Lock()  # held by the one pack, or copy, that runs
-        self._past = NO_TID  # while a pack runs: nobody is given a view of an earlier time
         self._closed = False
         if not options.read_only:
             self._flusher.start()
+
+    def _connect(self, others: OtherProcesses) -> None:
+        """Let each part follow what other processes do."""
+        peers, commits = self._peers, self._commits
+        others.peers = peers
+        commits.writer.entered = peers.entered_writer
+        commits.rescue = peers.rescue
+        self._changing.entered, self._changing.left = peers.entered_home, peers.left_home
+        self._flusher.catch_up = self._snapshots.catch_up = self._lookup.catch_up = peers.catch_up
+        self._flusher.flushed_to = peers.flushed
 
     # --- facts ---
 
@@ -124,6 +143,7 @@ class DirectoryStore:
         return self._options.read_only
 
     def last_tid(self) -> Tid:
+        self._peers.catch_up()
         return self._commits.durable
 
     def packed_upto(self) -> Tid:
@@ -131,6 +151,7 @@ class DirectoryStore:
 
     def unreserved_oid(self) -> Oid:
         """The first oid that was never reserved: every object that is committed has a lower one."""
+        self._marks.read()  # other processes reserve too
         return Oid(self._marks.get(OIDS))
 
     def statistics(self) -> Mapping[str, int | float | str]:
@@ -167,14 +188,14 @@ class DirectoryStore:
             raise HistoryMissingError("a Minimal store keeps no past; create it with history='full' for that")
         view = self._new_view(at)
         # Asked once the snapshot is in the table: a pack that begins now respects it.
-        bound = max(self.packed_upto(), self._past)
+        bound = max(self.packed_upto(), tid_from(self._membership.board.words[PAST]))
         if at < bound:
             view.close()
             raise HistoryMissingError(f"history was packed to {tid_moment(bound).isoformat()}")
         return view
 
     def _new_view(self, at: Tid | None) -> StoreView:
-        return StoreView(self._lookup, self._commits, self._snapshots, at)
+        return StoreView(self._lookup, self._commits, self._snapshots, at, self._membership)
 
     def revision(self, oid: Oid, tid: Tid) -> Revision:
         self._require_open()
@@ -228,6 +249,8 @@ class DirectoryStore:
         self._flusher.flush()
 
     def _require_open(self) -> None:
+        if self._membership.is_forked:
+            raise ForkedConnectionError(f"the store {self.name}")
         if self._closed:
             raise ClosedError(f"the store {self.name}")
 
@@ -241,18 +264,28 @@ class DirectoryStore:
     def pack(self, upto: Tid, *, dry_run: bool = False, progress: Progress | None = None) -> PackReport:
         self._require_writable()
         self._begin_exclusively()
+        self._changing.enter()  # flushing for all goes on, but by this process
         try:
             return self._packer(self, upto, dry_run=dry_run, progress=progress)
         except OSError as error:
             raise storage_error(self.name, error) from error
         finally:
-            self._past = NO_TID
+            self._membership.board.words[PAST] = 0
             self._commits.unwatch()
-            self._packing.release()
+            self._changing.leave()
+            self._end_exclusively()
 
     def _begin_exclusively(self) -> None:
+        busy = UsageError(f"the store {self.name} is being packed or copied already; wait until that has ended")
         if not self._packing.acquire(blocking=False):
-            raise UsageError(f"the store {self.name} is being packed or copied already; wait until that has ended")
+            raise busy
+        if not self._membership.pack.acquire(blocking=False):
+            self._packing.release()
+            raise busy
+
+    def _end_exclusively(self) -> None:
+        self._membership.pack.release()
+        self._packing.release()
 
     @contextlib.contextmanager
     def unpacked(self) -> Iterator[None]:
@@ -262,15 +295,17 @@ class DirectoryStore:
         try:
             yield
         finally:
-            self._packing.release()
+            self._end_exclusively()
 
     def begin_pack(self, upto: Tid) -> Tid:
         self._commits.require_sound()
         self._commits.watch()
         # First the bound for new views, then the horizon of those that are there: no view slips between.
-        self._past = min(upto, self._flusher.flushed)
-        self._past = min(self._past, self._snapshots.horizon())
-        return self._past
+        bound, words = min(upto, self._flusher.flushed), self._membership.board.words
+        words[PAST] = number(bound)
+        bound = min(bound, self._snapshots.horizon())
+        words[PAST] = number(bound)
+        return bound
 
     def last_tids(self, count: int) -> list[Tid]:
         tids: list[Tid] = []
@@ -304,14 +339,15 @@ class DirectoryStore:
 
     @property
     def doomed(self) -> Callable[[Oid], bool] | None:
-        return self._workshop.is_doomed
+        return self._workshop.dooms.current
 
     def doom(self, is_doomed: Callable[[Oid], bool] | None) -> None:
-        self._workshop.is_doomed = is_doomed
+        self._workshop.dooms.tell(is_doomed)
 
     def record_pack(self, upto: Tid) -> None:
         if upto != NO_TID:
             self._marks.advance(PACKED, upto)
+            self._peers.changed_home()
 
     # --- the end ---
 
@@ -320,21 +356,29 @@ class DirectoryStore:
 
         What was committed is durable before. Raises what kept it from being flushed, after having closed.
         """
-        if self._closed:
+        if self._closed or self._membership.is_forked:
             return
         self._closed = True
         failure: ObjstoreError | None = None
         self._flusher.stop()
         try:
             if self._options.flush_on_close and not self.read_only:
-                self._flusher.flush()
+                self._flush_unless_others_do()
         except StorageError as error:
             failure = error
         finally:
             self._home.close()
-            self._lock.close()
+            self._membership.close()
         if failure is not None:
             raise failure
+
+    def _flush_unless_others_do(self) -> None:
+        """Who packs, or flushes, flushes for all: closing does not wait for that."""
+        if self._changing.enter(blocking=False):
+            try:
+                self._flusher.flush()
+            finally:
+                self._changing.leave()
 
     @property
     def flushed(self) -> Tid:

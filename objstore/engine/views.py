@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from objstore.engine.commits import Commits
 from objstore.engine.lookup import Lookup
+from objstore.engine.membership import Membership
 from objstore.engine.snapshots import Slot, Snapshots
-from objstore.errors import ClosedError, POSKeyError, SnapshotTooOldError
+from objstore.errors import ClosedError, ForkedConnectionError, POSKeyError, SnapshotTooOldError, UsageError
 from objstore.ids import Oid, Tid
 
 _NOTHING: frozenset[Oid] = frozenset()
@@ -14,12 +15,15 @@ _NOTHING: frozenset[Oid] = frozenset()
 class StoreView:
     """A `contracts.View` of a store."""
 
-    def __init__(self, lookup: Lookup, commits: Commits, snapshots: Snapshots, at: Tid | None) -> None:
+    def __init__(
+        self, lookup: Lookup, commits: Commits, snapshots: Snapshots, at: Tid | None, membership: Membership
+    ) -> None:
         self._lookup = lookup
         self._commits = commits
         self._snapshots = snapshots
         self._slot: Slot = snapshots.open(at)
         self._own: set[Tid] = set()
+        self._membership = membership
         self._closed = False
 
     @property
@@ -27,8 +31,8 @@ class StoreView:
         return self._slot.snapshot
 
     def load(self, oid: Oid) -> tuple[bytes, Tid]:
-        if self._closed:
-            raise ClosedError("the view")
+        if self._closed or self._membership.is_forked:
+            raise self._gone()
         slot = self._slot
         found = self._lookup.record(oid, slot.snapshot)
         if slot.expired:  # looked at after the load: from now on the home may hold something newer
@@ -40,9 +44,10 @@ class StoreView:
         raise POSKeyError(oid, tid=slot.snapshot)
 
     def advance(self) -> frozenset[Oid] | None:
-        if self._closed:
-            raise ClosedError("the view")
+        if self._closed or self._membership.is_forked:
+            raise self._gone()
         slot = self._slot
+        self._snapshots.catch_up()
         new = self._commits.durable
         if slot.fixed or (slot.snapshot == new and not slot.expired):
             return _NOTHING
@@ -58,7 +63,12 @@ class StoreView:
         """`tid` was committed on the ground of this view, whose owner knows what it changed."""
         self._own.add(tid)
 
+    def _gone(self) -> UsageError:
+        if self._membership.is_forked:
+            return ForkedConnectionError("a connection")
+        return ClosedError("the view")
+
     def close(self) -> None:
-        if not self._closed:
+        if not self._closed and not self._membership.is_forked:
             self._closed = True
             self._snapshots.close(self._slot)

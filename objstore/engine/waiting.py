@@ -11,6 +11,7 @@ flushed; the dictionary's operations are atomic.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from itertools import takewhile
 from threading import Lock
 from typing import NamedTuple
 
@@ -67,10 +68,13 @@ class WaitingIndex:
                         known.append(number)
             self._bytes += waiting.size
 
-    def remove(self, flushed: list[Waiting]) -> None:
-        """Forget the oldest transactions, which the home has now."""
+    def remove_upto(self, tid: Tid) -> None:
+        """Forget the transactions up to `tid`, which the home has now."""
         held = self._held
         with self._lock:
+            flushed = list(takewhile(lambda waiting: waiting.tid <= tid, self._transactions.values()))
+            if not flushed:
+                return
             bound = (self._turns[flushed[-1].tid] + 1) << _BITS
             for oid in {oid for waiting in flushed for oid in waiting.transaction.oids}:
                 known = held[oid]

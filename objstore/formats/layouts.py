@@ -8,7 +8,8 @@
       journal/spare_<token>/t                       a recycled directory with a preallocated file
       marks/flushed_<tid> packed_<tid> oids_<oid>   watermarks, each the name of an empty file
       A/                                            the home
-      locks/open.lock                               never unlinked
+      locks/open.lock writer.lock flush.lock pack.lock claims.lock board    never unlinked
+      locks/doomed                                  what packs removed while processes had the store open
       lost+found/                                   what recovery or repair set aside
 
 The home holds `o<oid>.c` (the current serial), `o<oid>.<tid>` (a revision) and `t<tid>` (a transaction's
@@ -75,6 +76,44 @@ class HomeDirectory(NamedTuple):
     @property
     def open_lock(self) -> str:
         return f"{self.path}/locks/open.lock"
+
+    @property
+    def writer_lock(self) -> str:
+        return f"{self.path}/locks/writer.lock"
+
+    @property
+    def flush_lock(self) -> str:
+        return f"{self.path}/locks/flush.lock"
+
+    @property
+    def pack_lock(self) -> str:
+        return f"{self.path}/locks/pack.lock"
+
+    @property
+    def claims_lock(self) -> str:
+        return f"{self.path}/locks/claims.lock"
+
+    @property
+    def board(self) -> str:
+        return f"{self.path}/locks/board"
+
+    @property
+    def doomed(self) -> str:
+        return f"{self.path}/locks/doomed"
+
+    @property
+    def lock_files(self) -> set[str]:
+        """All files that may stand in `locks`."""
+        return {
+            self.open_lock,
+            self.writer_lock,
+            self.flush_lock,
+            self.pack_lock,
+            self.claims_lock,
+            self.board,
+            self.doomed,
+            self.doomed + TEMPORARY,
+        }
 
     @property
     def lost_and_found(self) -> str:

@@ -12,7 +12,7 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from objstore.contracts import Entry, FileLock, LockedError, WritableFile
+from objstore.contracts import Entry, FileLock, LockedError, Mutex, WritableFile
 from objstore.machine.tree import Directory, File, Tree, error
 
 _ENDLESS = 2**62
@@ -31,6 +31,8 @@ class MemoryFilesystem:
         self._tree = tree if tree is not None else Tree()
         self._used = 0
         self._locks: dict[File, _Holders] = {}
+        self._mutexes: dict[str, threading.Lock] = {}
+        self._shared: dict[str, memoryview] = {}
 
     # --- files ---
 
@@ -167,6 +169,31 @@ class MemoryFilesystem:
             holders.count += 1
             return MemoryLock(self, file)
 
+    def file_number(self, path: str) -> int:  # noqa: ARG002
+        """1: nothing is ever copied with what processes share."""
+        return 1
+
+    def network_type(self, path: str) -> str | None:  # noqa: ARG002
+        """None: it is this process's."""
+        return None
+
+    def mutex(self, path: str) -> Mutex:
+        """A lock among those who ask for the same path."""
+        with self._guard:
+            self._tree.place(path)
+            return MemoryMutex(self._mutexes.setdefault(path, threading.Lock()))
+
+    def share(self, path: str, size: int) -> memoryview:
+        """Words that those share who ask for the same path."""
+        with self._guard:
+            self._tree.place(path)
+            words = self._shared.get(path)
+            if words is None:
+                directory, name = self._tree.place(path)
+                directory.names.setdefault(name, File())  # so that one sees that there is one
+                words = self._shared[path] = memoryview(bytearray(size)).cast("Q")
+            return words
+
     def _unlock(self, file: File) -> None:
         with self._guard:
             holders = self._locks[file]
@@ -221,6 +248,31 @@ class MemoryFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class MemoryMutex:
+    """One handle of a lock: closing it lets go of what it holds."""
+
+    __slots__ = ("_held", "_lock")
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock = lock
+        self._held = False
+
+    def acquire(self, *, blocking: bool = True) -> bool:
+        """Take it; whether that was possible, if not `blocking`."""
+        self._held = self._lock.acquire(blocking)
+        return self._held
+
+    def release(self) -> None:
+        """Let go of it."""
+        self._held = False
+        self._lock.release()
+
+    def close(self) -> None:
+        """Let go of it, if it is held."""
+        if self._held:
+            self.release()
 
 
 class _Holders:

@@ -18,7 +18,7 @@ from typing import Self
 
 import zc.lockfile
 
-from objstore.contracts import Entry, FileLock, LockedError, WritableFile
+from objstore.contracts import Entry, FileLock, LockedError, Mutex, WritableFile
 
 Write = Callable[[int, memoryview], int]
 WriteAt = Callable[[int, memoryview, int], int]
@@ -30,6 +30,10 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _SURE_LENGTH = 2**20
 """Up to this many bytes are asked for unseen: `os.pread` makes a buffer of the length that it is asked for."""
 _PID_LENGTH = 32
+NETWORK_TYPES = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "ceph"}
+"""Filesystems of other machines: their locks may hold on one host only, or their syncs reach nothing that
+lasts.
+"""
 
 
 class PosixFilesystem:
@@ -152,6 +156,44 @@ class PosixFilesystem:
         """
         return _shared_lock(path) if shared else _exclusive_lock(path)
 
+    def file_number(self, path: str) -> int:
+        """Device and inode, as one number of 63 bits."""
+        facts = os.stat(path)
+        return (facts.st_dev << 40 ^ facts.st_ino) & (2**63 - 1)
+
+    def network_type(self, path: str) -> str | None:
+        """What /proc/self/mountinfo says of the mount that holds `path`; None where there is no such file."""
+        while not os.path.exists(path) and path != os.path.dirname(path):
+            path = os.path.dirname(path)
+        try:
+            with open("/proc/self/mountinfo", "rb") as file:
+                mounts = [line.split() for line in file]
+        except OSError:
+            return None
+        device = os.stat(path).st_dev
+        number = f"{os.major(device)}:{os.minor(device)}".encode()
+        types = [fields[fields.index(b"-") + 1].decode() for fields in mounts if fields[2] == number]
+        return next((each for each in types if each in NETWORK_TYPES), None)
+
+    def mutex(self, path: str) -> Mutex:
+        """A flock on a file, created where it is missing; one that may only be read can be locked too."""
+        try:
+            return PosixMutex(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EROFS):
+                raise
+            return PosixMutex(os.open(path, _READ))
+
+    def share(self, path: str, size: int) -> memoryview:
+        """A file mapped for reading and writing, with room allocated, so that no look at it can fail."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            if os.fstat(descriptor).st_size < size:
+                os.posix_fallocate(descriptor, 0, size)
+            return memoryview(mmap.mmap(descriptor, size)).cast("Q")
+        finally:
+            os.close(descriptor)
+
 
 class PosixFile:
     """A file open for writing: a descriptor, and its path for the messages."""
@@ -214,19 +256,55 @@ class PosixFile:
         self.close()
 
 
+class PosixMutex:
+    """A descriptor to be locked by flock."""
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def acquire(self, *, blocking: bool = True) -> bool:
+        """Take it; whether that was possible, if not `blocking`."""
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not blocking:
+                return False
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        return True
+
+    def release(self) -> None:
+        """Let go of it."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
 class ExclusiveLock:
     """A lock file that holds this process's pid."""
 
-    __slots__ = ("_file", "_path")
+    __slots__ = ("_file", "_path", "_pid")
 
     def __init__(self, path: str, file: zc.lockfile.LockFile) -> None:
         self._path = path
+        self._pid = os.getpid()
         self._file: zc.lockfile.LockFile | None = file
 
     def close(self) -> None:
-        """Let go of it. The file stays, and names nobody, lest it accuse who no longer holds it."""
+        """Let go of it. The file stays, and names nobody, lest it accuse who no longer holds it.
+
+        In a forked child the parent goes on holding it: the lock belongs to what both have open, so that the child
+        must close its descriptor and not unlock.
+        """
         file, self._file = self._file, None
-        if file is not None:
+        if file is not None and self._pid != os.getpid():
+            file._fp.close()
+        elif file is not None:
             with contextlib.suppress(OSError):  # a pid that stays is only a wrong word in a message
                 _blank(self._path)
             file.close()

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from tempfile import TemporaryFile
+from threading import Thread
 from typing import IO, Any
 
 import transaction
@@ -39,6 +40,7 @@ from objstore.objects.root import RootConvenience
 from objstore.objects.savepoints import Mark
 from objstore.objects.serialize import LostState
 from objstore.objects.shared import DATABASE_NAME, Shared
+from objstore.objects.threads import require_thread, thread_to_keep
 
 logger = logging.getLogger(__name__)
 
@@ -68,12 +70,12 @@ class Connection:
         self._reader = ObjectReader(self, self._cache, shared.finder)
         self._prefetched = Prefetched()
         self._callbacks: list[Callable[[], object]] = []
-        self._joined = False
+        self._joined, self._wrote = False, 0
         self._pending: PendingTransaction | None = None
-        self._wrote = 0
         self._end_commit: Callable[[], None] | None = None
         self.transaction_manager: Any = None
         self.opened: float | None = None
+        self._thread: Thread | None = None
 
     # --- objects ---
 
@@ -262,7 +264,7 @@ class Connection:
         """Begin to take part in a manager's transactions, None for the thread's. `DB.open` calls this."""
         manager = transaction.manager.manager if transaction_manager is None else transaction_manager
         self.transaction_manager = manager
-        self.opened = self._shared.clock()
+        self.opened, self._thread = self._shared.clock(), thread_to_keep(self._shared.options)
         try:
             self._advance()
             manager.registerSynch(self)
@@ -327,6 +329,7 @@ class Connection:
         self._commits.require_open()
         if self.opened is None:
             raise ClosedError("the connection")
+        require_thread(self._thread)
 
     def _require_writable(self) -> None:
         if self._read_only:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,7 +17,14 @@ import transaction
 from persistent.mapping import PersistentMapping
 
 from objstore.contracts import History, PackReport, Progress, Store, View
-from objstore.errors import HistoryMissingError, POSKeyError, ReadOnlyError, UsageError
+from objstore.errors import (
+    ConflictError,
+    ForkedConnectionError,
+    HistoryMissingError,
+    POSKeyError,
+    ReadOnlyError,
+    UsageError,
+)
 from objstore.ids import NO_TID, ROOT, Oid, Tid, number, tid_at, tid_from, tid_moment, tid_seconds
 from objstore.objects.connection import Connection
 from objstore.objects.options import DatabaseOptions
@@ -52,17 +60,60 @@ class DB:
         options: DatabaseOptions | None = None,
         *,
         clock: Callable[[], float] = time.time,
+        reopen: Callable[[], Store] | None = None,
     ) -> None:
-        """Make a database, and its root if the store is empty. `clock` gives seconds since 1970."""
-        self.store = store
+        """Make a database, and its root if the store is empty. `clock` gives seconds since 1970.
+
+        `reopen` opens the store once more: a child that was forked from this process does that when it needs it.
+        """
         self._options = options or DatabaseOptions()
-        self._shared = Shared(self, store, self._options, clock)
-        self._pool = ConnectionPool(self._connection, store.view, self._options.pool_size)
-        self._shared.after_completion = self._pool.refresh
+        self._clock = clock
+        self._reopen = reopen
+        self._begin(store)
         if not store.read_only:
             self._make_root()
 
+    def _begin(self, store: Store) -> None:
+        self._pid = os.getpid()
+        self._store = store
+        self._shared_parts = Shared(self, store, self._options, self._clock)
+        self._connections = ConnectionPool(self._connection, store.view, self._options.pool_size)
+        self._shared_parts.after_completion = self._connections.refresh
+
+    def _follow_fork(self) -> None:
+        """In a forked child: nothing of the parent's is touched, and the store is opened anew."""
+        if self._pid != os.getpid() and not self._shared_parts.commits.closed:
+            if self._reopen is None:
+                raise ForkedConnectionError(f"the database {self._store.name}")
+            self._begin(self._reopen())
+
+    @property
+    def store(self) -> Store:
+        """The store: in a forked child, the child's own."""
+        self._follow_fork()
+        return self._store
+
+    @property
+    def _shared(self) -> Shared:
+        self._follow_fork()
+        return self._shared_parts
+
+    @property
+    def _pool(self) -> ConnectionPool:
+        self._follow_fork()
+        return self._connections
+
     def _make_root(self) -> None:
+        """Make the root unless it is there, or another process makes it at the same moment."""
+        made = False
+        while not made:
+            try:
+                self._try_to_make_root()
+                made = True
+            except ConflictError:  # it has made it, and is about to sync
+                time.sleep(_FIRST_PAUSE)
+
+    def _try_to_make_root(self) -> None:
         view = self.store.view()
         try:
             view.load(ROOT)
@@ -336,6 +387,9 @@ class DB:
         those of other threads are too, and their commits raise ClosedError. Raises UsageError in the middle
         of a commit of this thread, StorageError where the store could not be written to the end.
         """
+        if self._pid != os.getpid():  # a child leaves to its parent what is the parent's
+            self._shared_parts.commits.closed = True
+            return
         if not self._shared.commits.close():
             return
         mine = transaction.manager.manager

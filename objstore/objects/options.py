@@ -23,7 +23,8 @@ class DatabaseOptions:
     up to about `cache_size_bytes` bytes (0: any). `pool_size` is how many connections are kept for reuse, and
     past which open ones are warned about. `savepoint_memory` is how many bytes the savepoints of a
     transaction keep in memory before they go to a temporary file. `allowed_classes` is told in
-    `objstore.objects.classes`.
+    `objstore.objects.classes`. `check_threads` raises ThreadMismatchError where a connection is used by another
+    thread than the one that opened it.
     """
 
     cache_size: int = 10_000
@@ -31,6 +32,7 @@ class DatabaseOptions:
     pool_size: int = 7
     savepoint_memory: int = 8 * 2**20
     allowed_classes: AllowedClasses | None = None
+    check_threads: bool = False
 
 
 class Options(TypedDict, total=False):
@@ -47,11 +49,14 @@ class Options(TypedDict, total=False):
     journal_limit: int
     pin_limit: int
     flush_on_close: bool
+    exclusive: bool
+    force: bool
     cache_size: int
     cache_size_bytes: int
     pool_size: int
     savepoint_memory: int
     allowed_classes: AllowedClasses | None
+    check_threads: bool
 
 
 class Location(NamedTuple):

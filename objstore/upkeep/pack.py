@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import errno
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from time import perf_counter
 
 from objstore.contracts import History, PackReport, PackTarget, Progress
@@ -85,6 +85,9 @@ class Doomed:
 
     def __call__(self, oid: Oid) -> bool:
         return number(oid) in self.oids
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.oids)
 
 
 class _Pack:
@@ -206,7 +209,7 @@ class _Pack:
                 if marker.run(limits.moment if patience > 0 else None):
                     doomed = self._ground.seen - marker.live
                     earlier = target.doomed
-                    before = earlier.oids if isinstance(earlier, Doomed) else OidSet()
+                    before = OidSet(earlier) if isinstance(earlier, Iterable) else OidSet()
                     target.doom(Doomed(before | doomed))
                     return doomed
             patience -= 1

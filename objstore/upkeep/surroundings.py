@@ -68,8 +68,10 @@ class Surroundings:
         yield from self._foreign_in(
             directory.path, lambda entry: f"{directory.path}/{entry.name}" in known and entry.is_directory
         )
-        settings, lock = _name(directory.settings), _name(directory.open_lock)
-        yield from self._foreign_in(directory.locks, lambda entry: entry.name == lock)
+        settings = _name(directory.settings)
+        yield from self._foreign_in(
+            directory.locks, lambda entry: f"{directory.locks}/{entry.name}" in directory.lock_files
+        )
         yield from self._foreign_in(directory.config, lambda entry: entry.name.removesuffix(TEMPORARY) == settings)
         if self._filesystem.exists(directory.settings + TEMPORARY):
             yield Finding("leftover", directory.settings + TEMPORARY, "an interrupted creation left this")
