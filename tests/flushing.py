@@ -97,7 +97,7 @@ class Opener:
     def abandon(self, store):
         """Let the store's process end without closing it."""
         store._flusher.stop()
-        store._lock.close()
+        store._membership.close()
         self._stores.remove(store)
 
     def close(self):

@@ -301,6 +301,26 @@ class SimulatedFilesystem:
             self.create(path).close()
         return self._live.lock(path, shared=shared)
 
+    def file_number(self, path: str) -> int:
+        """What tells a file from all others."""
+        self._require_life()
+        return self._live.file_number(path)
+
+    def network_type(self, path: str) -> str | None:
+        """None: it is this machine's."""
+        self._require_life()
+        return self._live.network_type(path)
+
+    def mutex(self, path: str) -> contracts.Mutex:
+        """A lock between processes: it lasts no longer than they do."""
+        self._require_life()
+        return self._live.mutex(path)
+
+    def share(self, path: str, size: int) -> memoryview:
+        """Words that processes share: they mean nothing once the last one has ended."""
+        self._require_life()
+        return self._live.share(path, size)
+
 
 class SimulatedFile:
     """A file of a `SimulatedFilesystem`, open for writing."""

@@ -241,7 +241,7 @@ def _apply_unknown(store: DirectoryStore, data: bytes) -> None:
     revisions = [*store.journal.revisions(waiting), Revision(oid, tid, serial, data, None)]
     store.home.apply([(transaction, sorted(revisions, key=lambda revision: revision.oid))])
     store._marks.advance("flushed", tid)
-    store._lookup.index.remove([waiting])
+    store._lookup.index.remove_upto(waiting.tid)
 
 
 @classic_full

@@ -91,8 +91,10 @@ class TestTheCommand:
 
     def test_a_source_that_is_written_to(self, source, tmp_path):
         with objstore.open(source):
-            assert "open" in run("copy", source, tmp_path / "dest", code=3).stderr
-        assert not (tmp_path / "dest").exists()
+            run("copy", source, tmp_path / "dest")
+        with objstore.open(source, exclusive=True):
+            assert "open" in run("copy", source, tmp_path / "other", code=3).stderr
+        assert not (tmp_path / "other").exists()
 
     def test_a_source_that_others_read(self, source, tmp_path):
         with objstore.open(source, read_only=True):
@@ -196,7 +198,7 @@ class TestTheFunction:
             objstore.copy(source, tmp_path / "dest", format="round")
         with pytest.raises(objstore.StoreMissingError):
             objstore.copy(tmp_path / "none", tmp_path / "dest")
-        with objstore.open(source), pytest.raises(StoreLockedError):
+        with objstore.open(source, exclusive=True), pytest.raises(StoreLockedError):
             objstore.copy(source, tmp_path / "dest")
         assert issubclass(NotAStoreError, objstore.OpenError)
         assert issubclass(SnapshotTooOldError, objstore.TransientStoreError)

@@ -230,7 +230,7 @@ def test_killed_again_and_again(history, format):
         assert reachable(store, store.view()) == LIVE
         store.close()
         store = opened_again(fs, history, format)
-        fs.stop_before(fs.operations + 3 + steps % 5)
+        fs.stop_before(fs.operations + 8 + steps % 5)
         try:
             store.pack(MAX_TID)
         except Crash:

@@ -22,7 +22,7 @@ def left_behind(filesystem, commits=4) -> tuple[DirectoryStore, list]:
     """A store whose process ended without closing, with transactions in the journal."""
     store = open_on(filesystem)
     tids = [commit(store, {0: at, at: at}) for at in range(1, commits + 1)]
-    store._lock.close()
+    store._membership.close()
     return store, tids
 
 
@@ -212,7 +212,7 @@ def test_foreign_names_in_the_journal_are_ignored(filesystem):
 def test_recovering_twice_comes_to_the_same(filesystem):
     _, tids = left_behind(filesystem)
     first = open_on(filesystem)
-    first._lock.close()
+    first._membership.close()
     second = open_on(filesystem)
     assert [waiting.tid for waiting in second.recovered.waiting] == tids
 
@@ -224,7 +224,7 @@ def test_a_recycled_directory_is_used_again(filesystem):
     assert {name[:6] for name in journal_of(store)} == {"spare_"}
     commit(store, {0: "short"})
     assert {name[:8] for name in journal_of(store)} == {"working_"}
-    store._lock.close()
+    store._membership.close()
     again = open_on(filesystem)
     assert contents(again, [0]) == {0: "short"}
     again.close()

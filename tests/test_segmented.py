@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 from itertools import accumulate, pairwise
 
@@ -216,6 +217,8 @@ class TestOpenBuckets:
         assert contents(store, range(1)) == {0: 4}
         assert len(os.listdir("/dev/fd")) > before + 1
         store.close()
+        del store  # with it goes the map of the board
+        gc.collect()
         assert len(os.listdir("/dev/fd")) == before
 
     @pytest.mark.parametrize("history", list(History))

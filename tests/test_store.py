@@ -478,13 +478,17 @@ class TestOpening:
         with pytest.raises(OpenError, match="does not exist"):
             open_store("/no/where", StoreOptions(), filesystem=filesystem, packer=pack)
 
-    def test_a_store_that_is_open_is_locked(self, filesystem):
+    def test_a_store_that_is_wanted_alone(self, filesystem):
         store = open_on(filesystem)
+        with pytest.raises(StoreLockedError):
+            open_on(filesystem, exclusive=True)
+        store.close()
+        alone = open_on(filesystem, exclusive=True)
         with pytest.raises(StoreLockedError):
             open_on(filesystem)
         with pytest.raises(StoreLockedError):
             open_on(filesystem, read_only=True)
-        store.close()
+        alone.close()
         open_on(filesystem).close()
 
     def test_a_missing_mark_is_damage(self, filesystem):
@@ -500,7 +504,7 @@ class TestOpening:
         store = open_on(filesystem)
         commit(store, {0: 1})
         store._options = None  # a process that ends without closing: the journal stays
-        store._lock.close()
+        store._membership.close()
         before = snapshot_of(filesystem)
         reader = open_on(filesystem, read_only=True)
         other = open_on(filesystem, read_only=True)

@@ -307,7 +307,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(batch=st.integers(1, 4))
     def end_without_closing(self, batch):
-        self.store._lock.close()
+        self.store._membership.close()
         self.readers.clear()
         self.open(batch)
 
