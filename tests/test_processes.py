@@ -19,7 +19,8 @@ from BTrees.LOBTree import LOBTree
 from transferring import ACCOUNTS, TOTAL
 
 import objstore
-from objstore.errors import ForkedConnectionError, StoreLockedError, ThreadMismatchError
+from objstore.errors import ForkedConnectionError, NetworkFilesystemError, StoreLockedError, ThreadMismatchError
+from objstore.machine.posix import PosixFilesystem
 
 WORKER = Path(__file__).with_name("transferring.py")
 STORES = [
@@ -287,3 +288,18 @@ def test_a_connection_stays_in_its_thread(path):
         connection.get(bytes(8))
         connection.close()
     assert "MainThread" in str(caught[0])
+
+
+def test_a_network_filesystem_is_refused(path, monkeypatch):
+    monkeypatch.setattr(PosixFilesystem, "network_type", lambda *_: "nfs4")
+    for options in ({}, {"read_only": True}):
+        with pytest.raises(NetworkFilesystemError, match="nfs4"):
+            objstore.open(path, **options)
+    assert not os.path.exists(path)
+    objstore.open(path, force=True).close()
+    with objstore.open(path, read_only=True, force=True) as db:
+        assert db.isReadOnly()
+
+
+def test_the_type_of_a_filesystem_is_told_from_its_mount(tmp_path):
+    assert PosixFilesystem().network_type(str(tmp_path / "not" / "there")) is None
