@@ -106,7 +106,7 @@ class _Opening:
         owner = board.owner_alone() if board.is_live else 0
         if owner:
             raise StoreLockedError(self.directory.path, owner) from error
-        others = board.living()
+        others = board.living() if board.is_live else []
         if self.options.exclusive and others:
             raise StoreLockedError(self.directory.path, *others) from error
         return error
@@ -194,7 +194,8 @@ class _Opening:
                 owner = board.owner_alone() if board.is_live else 0
                 if owner:
                     raise StoreLockedError(self.directory.path, owner)
-                membership = join(self.directory, self.filesystem, board, is_writer=False)
+                if board.is_own:
+                    membership = join(self.directory, self.filesystem, board, is_writer=False)
         except OSError as error:
             if error.errno not in _UNWRITABLE:
                 raise

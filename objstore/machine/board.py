@@ -61,17 +61,19 @@ class Board:
         self.words = words
         self.path = path
         self._number = number
-        if words[_NUMBER] != number:
-            words[:] = memoryview(bytes(SIZE)).cast("Q")
-            words[_NUMBER] = number
 
     # --- the beginning ---
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is about this store: not new, nor a copy of another one. Else only `begin` writes into it."""
+        return bool(self.words[_NUMBER] == self._number)
 
     @property
     def is_live(self) -> bool:
         """Whether somebody has begun it. Raises LockProtocolError where that was another version."""
         words = self.words
-        if words[_MAGIC] != MAGIC:
+        if words[_MAGIC] != MAGIC or not self.is_own:
             return False
         if words[_PROTOCOL] != PROTOCOL:
             raise LockProtocolError(self.path, words[_PROTOCOL], PROTOCOL)
@@ -81,6 +83,9 @@ class Board:
         """Begin it anew, for a store that nobody else writes; the epoch. What readers hold stays."""
         words = self.words
         words[_MAGIC] = 0  # who looks now finds none
+        if not self.is_own:
+            words[:] = memoryview(bytes(SIZE)).cast("Q")
+            words[_NUMBER] = self._number
         words[_RING_AT:_BLOCKS_AT] = memoryview(bytes(8 * 2 * RING)).cast("Q")
         for field in (COUNT, HINT, BUSY, PAST, DOOMS, FAILED, CHANGING, ALONE):
             words[field] = 0
