@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -19,7 +20,13 @@ from BTrees.LOBTree import LOBTree
 from transferring import ACCOUNTS, TOTAL
 
 import objstore
-from objstore.errors import ForkedConnectionError, NetworkFilesystemError, StoreLockedError, ThreadMismatchError
+from objstore.errors import (
+    ForkedConnectionError,
+    NetworkFilesystemError,
+    StorageError,
+    StoreLockedError,
+    ThreadMismatchError,
+)
 from objstore.machine.posix import PosixFilesystem
 
 WORKER = Path(__file__).with_name("transferring.py")
@@ -303,3 +310,33 @@ def test_a_network_filesystem_is_refused(path, monkeypatch):
 
 def test_the_type_of_a_filesystem_is_told_from_its_mount(tmp_path):
     assert PosixFilesystem().network_type(str(tmp_path / "not" / "there")) is None
+
+
+def test_what_a_failed_flush_has_left_is_not_met_by_another_process(path, monkeypatch):
+    """A temporary file that could not be removed, as on a full disk, is known to whoever flushes next."""
+    with two(path, background=False, flush_on_close=False) as (one, other):
+        for number, db in enumerate((one, other)):
+            with db.transaction() as connection:
+                connection.root()[f"n{number}"] = number
+            db.store.flush()  # so that both have looked at the bucket
+        with one.transaction() as connection:
+            connection.root()["n"] = 3
+        with monkeypatch.context() as patched:
+            for name in ("rename", "unlink"):
+                patched.setattr(PosixFilesystem, name, refuse_segments(getattr(PosixFilesystem, name)))
+            with pytest.raises(StorageError):
+                one.store.flush()
+        other.store.flush()
+        with other.transaction() as connection:
+            assert dict(connection.root()) == {"n0": 0, "n1": 1, "n": 3}
+
+
+def refuse_segments(method):
+    """A method of a filesystem that fails for segments."""
+
+    def refusing(self, path, *rest):
+        if ".seg" in path:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return method(self, path, *rest)
+
+    return refusing

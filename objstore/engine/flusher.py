@@ -113,16 +113,13 @@ class Flusher:
                 if self._callers:
                     continue
             try:
-                with self._lock:
-                    if self._changing.enter(blocking=False):  # else another process does it
-                        try:
-                            self._flush(everything=aged)
-                        finally:
-                            self._changing.leave()
-                        continue
-                with self._wake:
-                    self._wake.wait(_LOOK)
-                self.catch_up()
+                with self._lock, self._changing.held(blocking=False) as is_ours:
+                    if is_ours:  # else another process does it
+                        self._flush(everything=aged)
+                if not is_ours:
+                    with self._wake:
+                        self._wake.wait(_LOOK)
+                    self.catch_up()
             except StorageError as error:
                 self._keep(error)
             except Exception as error:  # noqa: BLE001 - whatever it is, those who wait for the flusher must hear it

@@ -149,13 +149,13 @@ class Counted:
         self._mutex = mutex
         self._lock = Lock()  # held while the mutex is waited for, too: the other threads would have to as well
         self._count = 0
+        self._is_sound = True  # whether all who were inside came to their end
         self.entered: Callable[[], None] = lambda: None
         """Called when the process has taken the mutex, before anybody is let in."""
         self.left: Callable[[], None] = lambda: None
-        """Called when the process is about to let go of it."""
+        """Called when the process is about to let go of it, unless somebody inside has failed."""
 
-    def enter(self, *, blocking: bool = True) -> bool:
-        """Go in; whether that was possible, if not `blocking`."""
+    def _enter(self, blocking: bool) -> bool:
         with self._lock:
             if not self._count:
                 if not self._mutex.acquire(blocking=blocking):
@@ -168,22 +168,28 @@ class Counted:
             self._count += 1
             return True
 
-    def leave(self) -> None:
-        """Go out; the last one lets go of the mutex."""
+    def _leave(self, *, is_sound: bool) -> None:
         with self._lock:
             self._count -= 1
+            self._is_sound &= is_sound
             if not self._count:
-                self.left()
+                if self._is_sound:
+                    self.left()
+                self._is_sound = True
                 self._mutex.release()
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """While inside, the process holds it."""
-        self.enter()
+    def held(self, *, blocking: bool = True) -> Iterator[bool]:
+        """While inside, the process holds it; whether it does, if not `blocking`."""
+        if not self._enter(blocking):
+            yield False
+            return
+        is_sound = False
         try:
-            yield
+            yield True
+            is_sound = True
         finally:
-            self.leave()
+            self._leave(is_sound=is_sound)
 
 
 def shared_board(directory: HomeDirectory, filesystem: Filesystem) -> Board:

@@ -264,15 +264,14 @@ class DirectoryStore:
     def pack(self, upto: Tid, *, dry_run: bool = False, progress: Progress | None = None) -> PackReport:
         self._require_writable()
         self._begin_exclusively()
-        self._changing.enter()  # flushing for all goes on, but by this process
         try:
-            return self._packer(self, upto, dry_run=dry_run, progress=progress)
+            with self._changing.held():  # flushing for all goes on, but by this process
+                return self._packer(self, upto, dry_run=dry_run, progress=progress)
         except OSError as error:
             raise storage_error(self.name, error) from error
         finally:
             self._membership.board.words[PAST] = 0
             self._commits.unwatch()
-            self._changing.leave()
             self._end_exclusively()
 
     def _begin_exclusively(self) -> None:
@@ -374,11 +373,9 @@ class DirectoryStore:
 
     def _flush_unless_others_do(self) -> None:
         """Who packs, or flushes, flushes for all: closing does not wait for that."""
-        if self._changing.enter(blocking=False):
-            try:
+        with self._changing.held(blocking=False) as is_ours:
+            if is_ours:
                 self._flusher.flush()
-            finally:
-                self._changing.leave()
 
     @property
     def flushed(self) -> Tid:
