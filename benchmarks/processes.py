@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import transaction
 from persistent.mapping import PersistentMapping
@@ -163,60 +164,55 @@ def rate(peer: str, count: int, seconds: float) -> float:
         return sum(map(int, done)) / seconds
 
 
-def starting(directory: str) -> None:
-    """Print what it costs to start a transaction when nothing has changed, in microseconds of CPU."""
+@contextmanager
+def started(directory: str) -> Iterator[Any]:
+    """A connection to objstore, once all processes of a run are told to go."""
     import objstore
 
     with objstore.open(f"{directory}/store") as database:
         connection = database.open()
-        manager = connection.transaction_manager
         print("ready", flush=True)
         sys.stdin.readline()
-        rounds, costs = 20_000, []
+        yield connection
+        connection.close()
+
+
+def starting(directory: str) -> None:
+    """Print what it costs to start a transaction when nothing has changed, in microseconds of CPU."""
+    rounds, costs = 20_000, []
+    with started(directory) as connection:
+        manager = connection.transaction_manager
         for _ in range(5):
             begun = time.process_time()
             for _ in range(rounds):
                 connection.newTransaction(manager)
             costs.append((time.process_time() - begun) / rounds * 1e6)
-        connection.close()
     print(statistics.median(costs))
 
 
 def watch(directory: str, commits: int) -> None:
     """Print when each commit of the other process was seen here first: numbers and times as JSON."""
-    import objstore
-
-    with objstore.open(f"{directory}/store") as database:
-        connection = database.open()
-        print("ready", flush=True)
-        sys.stdin.readline()
+    times: list[tuple[int, int]] = []
+    with started(directory) as connection:
         seen = connection.root()["0 0"].get("told", 0)
-        times: list[tuple[int, int]] = []
         while len(times) < commits:
             connection.sync()
             told = connection.root()["0 0"].get("told", 0)
             if told != seen:
                 times.append((told, time.monotonic_ns()))
                 seen = told
-        connection.close()
     print(json.dumps(times))
 
 
 def tell(directory: str, commits: int) -> None:
     """Commit numbers, a while after each other, and print when each commit had returned: pairs as JSON."""
-    import objstore
-
-    with objstore.open(f"{directory}/store") as database:
-        connection = database.open()
-        print("ready", flush=True)
-        sys.stdin.readline()
-        times: list[tuple[int, int]] = []
+    times: list[tuple[int, int]] = []
+    with started(directory) as connection:
         for number in range(1, 2 * commits):
             connection.root()["0 0"]["told"] = number
             transaction.commit()
             times.append((number, time.monotonic_ns()))
             time.sleep(0.005)
-        connection.close()
     print(json.dumps(times))
 
 

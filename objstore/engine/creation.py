@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
+from collections.abc import Callable, Iterator
 
 from objstore.contracts import FileLock, Filesystem, Format, History, LockedError, StoreOptions
 from objstore.engine.failures import storage_error
@@ -56,18 +57,24 @@ def create(directory: HomeDirectory, options: StoreOptions, filesystem: Filesyst
     filesystem.sync_directory(parent)
     ensure_directory(filesystem, directory.locks)
     lock = lock_store(directory, filesystem, shared=False)
-    try:
+    with undone_on_error(path, lock.close):
         if not filesystem.exists(directory.settings):  # else another process was first
             require_no_copy(directory, filesystem)
             require_beginnings(directory, filesystem)
             _fill(directory, options, filesystem)
-    except OSError as error:
-        lock.close()
-        raise storage_error(path, error) from error
-    except BaseException:
-        lock.close()
-        raise
     return lock
+
+
+@contextlib.contextmanager
+def undone_on_error(path: str, undo: Callable[[], None]) -> Iterator[None]:
+    """Whatever fails inside is undone first. What the system refuses is raised as StorageError."""
+    try:
+        yield
+    except BaseException as error:
+        undo()
+        if isinstance(error, OSError):
+            raise storage_error(path, error) from error
+        raise
 
 
 def ensure_directory(filesystem: Filesystem, path: str) -> None:

@@ -23,7 +23,13 @@ import uuid
 from collections.abc import Sequence
 
 from objstore.contracts import FileLock, Filesystem, Format, History, Home
-from objstore.engine.creation import ensure_directory, lock_store, require_beginnings, write_settings
+from objstore.engine.creation import (
+    ensure_directory,
+    lock_store,
+    require_beginnings,
+    undone_on_error,
+    write_settings,
+)
 from objstore.engine.failures import storage_error
 from objstore.engine.homes import make_home
 from objstore.engine.marks import FLUSHED, OIDS, PACKED, Marks
@@ -120,26 +126,14 @@ def begin_import(path: str, history: History, format: Format, filesystem: Filesy
     except OSError as error:
         raise storage_error(path, error) from error
     settings = Settings(history, format, str(uuid.uuid4()))
-    try:
+    with undone_on_error(path, lock.close):
         require_place(path, filesystem)  # another process may have been first
         ensure_directory(filesystem, directory.config)
         write_settings(directory, settings, directory.unfinished, filesystem)
         filesystem.sync_directory(path)
         made = Import(directory, settings, filesystem, lock)
-    except OSError as error:
-        lock.close()
-        raise storage_error(path, error) from error
-    except BaseException:
-        lock.close()
-        raise
-    try:
+    with undone_on_error(path, made.abandon):
         made.prepare()
-    except OSError as error:
-        made.abandon()
-        raise storage_error(path, error) from error
-    except BaseException:
-        made.abandon()
-        raise
     return made
 
 

@@ -15,6 +15,7 @@ import errno
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
 
@@ -123,8 +124,8 @@ class _Opening:
 
     def _alone(self, lock: FileLock) -> DirectoryStore:
         """Be the first. The exclusive lock is given up for a shared one once everything is in order."""
-        membership = None
-        try:
+        with ExitStack() as undoing:
+            undoing.callback(lock.close)
             parts = self._parts()
             # The process that created the store may have been killed before it could sync the settings' name.
             self.filesystem.sync_directory(self.directory.config)
@@ -136,17 +137,16 @@ class _Opening:
             if others:  # they only read, but they do
                 raise StoreLockedError(self.directory.path, *others)
             membership = join(self.directory, self.filesystem, board, is_writer=True)
+            undoing.callback(membership.close)
             if self.options.exclusive:
                 membership.own()
             else:
                 lock.close()
                 lock = self._shared()
-            return self._store(parts, lock, membership, standing)
-        except BaseException:
-            if membership is not None:
-                membership.close()
-            lock.close()
-            raise
+                undoing.callback(lock.close)
+            store = self._store(parts, lock, membership, standing)
+            undoing.pop_all()
+            return store
 
     def _shared(self) -> FileLock:
         for _ in range(_ATTEMPTS):
@@ -164,21 +164,17 @@ class _Opening:
             lock = self.filesystem.lock(self.directory.open_lock, shared=True)
         except LockedError:
             return None
-        membership = None
-        try:
+        with ExitStack() as undoing:
+            undoing.callback(lock.close)
             board = shared_board(self.directory, self.filesystem)
             if not board.is_live or not board.has_writer():
-                lock.close()
                 return None
             parts = self._parts()
             membership = join(self.directory, self.filesystem, board, is_writer=True)
-            standing = examined(board, parts.journal, parts.marks)
-            return self._store(parts, lock, membership, standing)
-        except BaseException:
-            if membership is not None:
-                membership.close()
-            lock.close()
-            raise
+            undoing.callback(membership.close)
+            store = self._store(parts, lock, membership, examined(board, parts.journal, parts.marks))
+            undoing.pop_all()
+            return store
 
     # --- to read ---
 
@@ -203,7 +199,8 @@ class _Opening:
         if board is None or membership is None:
             membership = alone(self.directory.board)
             board = membership.board
-        try:
+        with ExitStack() as undoing:
+            undoing.callback(membership.close)
             parts = self._parts()
             if is_followed and board.is_live and board.has_writer():
                 standing = examined(board, parts.journal, parts.marks)
@@ -212,10 +209,9 @@ class _Opening:
                 if not self.tolerant:
                     require_whole(found)
                 standing = beginning(board, found)
-            return self._store(parts, _NoLock(), membership, standing, follows=is_followed)
-        except BaseException:
-            membership.close()
-            raise
+            store = self._store(parts, _NoLock(), membership, standing, follows=is_followed)
+            undoing.pop_all()
+            return store
 
     # --- both ---
 
