@@ -340,3 +340,18 @@ def refuse_segments(method):
         return method(self, path, *rest)
 
     return refusing
+
+
+def test_a_view_that_outlives_its_store_takes_nobody_elses_place(path):
+    """What a closed store had on the board is given to the next who opens it."""
+    with objstore.open(path) as keeper:
+        other = objstore.open(path)
+        view = other.store.view()
+        other.close()
+        with objstore.open(path) as third:
+            held = third.store.view()
+            with keeper.transaction() as connection:
+                connection.root()["a"] = 1
+            view.close()
+            assert keeper.store.statistics()["horizon_tid"] == held.snapshot.hex()
+            held.close()

@@ -16,6 +16,7 @@ from threading import Lock
 from weakref import WeakSet
 
 from objstore.contracts import FileLock, Filesystem, Mutex
+from objstore.errors import ClosedError
 from objstore.formats.layouts import HomeDirectory
 from objstore.machine.board import ALONE, PLACES, SIZE, Board
 from objstore.machine.processes import is_alive, start_time
@@ -47,6 +48,7 @@ class Membership:
         _members.add(self)
         self._start = start_time(self._pid)
         self._is_writer = is_writer
+        self._barrier = Lock()  # guards nothing: to take it is a full barrier
         self._claiming = Lock()  # guards the fields below, and keeps threads apart that claim
         self._blocks: list[int] = []
         self._free: list[int] = []  # places of snapshots
@@ -87,26 +89,24 @@ class Membership:
                 self._claim()
 
     def leave(self, place: int) -> None:
-        """Give a place back."""
-        self.board.words[place] = 0
-        self._free.append(place)
+        """Give a place back. After `close` it is no longer this process's."""
+        if self._blocks:
+            self.board.words[place] = 0
+            self._free.append(place)
 
     def hold(self, place: int, snapshot: int) -> None:
-        """Write a snapshot into a place, before whatever is read next."""
+        """Write a snapshot into a place, before whatever is read next. Raises ClosedError after `close`."""
+        if not self._blocks:
+            raise ClosedError("the store")
         words = self.board.words
         words[place + 1] = int(time.time())
         words[place] = snapshot
-        with self._claiming:  # the processor must not read ahead of the write: a lock is a full barrier
+        with self._barrier:  # the processor must not read ahead of the write
             pass
 
     def horizon(self, bound: int) -> int:
         """The oldest snapshot that any process holds, `bound` where none is older."""
         return self.board.oldest(bound)
-
-    @property
-    def is_alone(self) -> bool:
-        """Whether no other process, nor another store of this process, has a block."""
-        return all(block in self._blocks for block in self.board.used_blocks())
 
     def forked(self) -> None:
         """Close the locks only: closing leaves to the parent what the parent holds."""
