@@ -68,9 +68,10 @@ def open(path: str | os.PathLike[str], **options: Unpack[Options]) -> DB:  # noq
     """Open the store at a path, or at a URL `objstore:///path?option=value`.
 
     A store is created where there is none, unless `create=False`; `read_only=True` changes nothing on the
-    disk. `history` ("full" or "minimal") and `format` are chosen when a store is created, and checked
-    afterwards. The other options are the fields of `contracts.StoreOptions` and of
-    `objects.options.DatabaseOptions`; `docs/reference/api.md` lists them all, with their defaults and units.
+    disk, but for one's own place in the table of readers that processes share. `history` ("full" or
+    "minimal") and `format` are chosen when a store is created, and checked afterwards. The other options are
+    the fields of `contracts.StoreOptions` and of `objects.options.DatabaseOptions`; `docs/reference/api.md`
+    lists them all, with their defaults and units.
 
     Raises UsageError for unknown options, OpenError and its kin, CorruptionError, StorageError.
     """
