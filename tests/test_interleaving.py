@@ -230,3 +230,37 @@ def test_schedules_without_a_crash(monkeypatch: pytest.MonkeyPatch, seed: int) -
     view = script.store.view()
     assert [value_of(view.load(oid_from(at))[0]) for at in (1, 2, 3)] == [3, 2, 4]
     view.close()
+
+
+class FlushedBetweenReads(SimulatedFilesystem):
+    """Another process flushes whenever a file of the journal is read."""
+
+    flush: Callable[[], None] | None = None
+
+    def read_at(self, path: str, offset: int, length: int) -> bytes:
+        flush, self.flush = self.flush, None
+        if flush is not None and "/journal/" in path:
+            flush()
+        self.flush = flush
+        return super().read_at(path, offset, length)
+
+
+@every_store
+def test_a_store_that_is_flushed_all_the_time_can_be_joined(history: History, format: Format) -> None:
+    """Who opens a store is not kept out by those who flush faster than it reads."""
+    script = Script(history, format, FlushedBetweenReads())
+    script.commit({0: "root", 1: 0}, {0: (1,)})
+    for number in range(1, 20):
+        script.commit({1: number})
+
+    def flush_and_commit() -> None:
+        script.flush()
+        script.commit({1: len(script.commits)})
+
+    script.fs.flush = flush_and_commit
+    process = Process(script)
+    script.fs.flush = None
+    view = process.store.view()
+    assert value_of(view.load(oid_from(1))[0]) == len(script.commits) - 1
+    view.close()
+    process.store.close()

@@ -99,7 +99,7 @@ def test_eight_processes_transfer(path, options, seconds, record_property):
 
 
 @every_store
-@pytest.mark.parametrize("kills", [8, pytest.param(120, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [8, pytest.param(30, marks=pytest.mark.long)])
 def test_processes_are_killed(path, options, kills, record_property):
     """ZEO#209: a writer, a reader, a flusher or a packer may go at any moment; nothing acknowledged is lost."""
     prepare(path, options)
@@ -118,7 +118,9 @@ def test_processes_are_killed(path, options, kills, record_property):
             packer.communicate()
             packer = None
         if packer is None:
-            packer = subprocess.Popen([sys.executable, "-m", "objstore", "pack", path], stdout=subprocess.PIPE)
+            packer = subprocess.Popen(
+                [sys.executable, "-m", "objstore", "pack", path, "--days", "0"], stdout=subprocess.PIPE
+            )
         workers[at].send_signal(signal.SIGKILL)
         told |= acknowledged(workers[at].communicate()[0])
         workers[at] = start(path, 0, options)

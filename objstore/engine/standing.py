@@ -1,7 +1,8 @@
 """Where a process stands when it begins to follow what others do with a store.
 
-Others commit and flush while it looks. So it looks again until it has seen the journal at a moment when nothing
-had left it, and at least what was committed when it began to look.
+Others commit and flush while it looks. Commits come at the journal's new end, flushes take from its old end. So
+it reads from the newest transaction that was committed when it began back to the first that has been flushed: what
+comes and goes meanwhile is in nobody's way, and is caught up with later.
 """
 
 from __future__ import annotations
@@ -9,14 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from objstore.engine.journal import Journal
-from objstore.engine.marks import Marks
-from objstore.engine.recovery import Examination, examine, require_whole
-from objstore.errors import StorageError
-from objstore.ids import Tid, number, tid_from
+from objstore.engine.marks import FLUSHED, Marks
+from objstore.engine.recovery import Examination
+from objstore.errors import CorruptionError
+from objstore.formats.layouts import DoneName, parse_journal_name
+from objstore.ids import Tid, tid_from
 from objstore.machine import board as words
 from objstore.machine.board import Board
-
-_ATTEMPTS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +38,27 @@ def beginning(board: Board, found: Examination) -> Standing:
 
 
 def examined(board: Board, journal: Journal, marks: Marks) -> Standing:
-    """What a journal holds that others write to meanwhile. Raises CorruptionError, StorageError, OSError."""
-    for attempt in range(1, _ATTEMPTS + 1):
-        epoch, generation, count = (board.words[at] for at in (words.EPOCH, words.GENERATION, words.COUNT))
-        marks.read()
-        last = board.tid(count - 1)
-        found = examine(journal, marks, tid_from(last))
-        if (board.words[words.EPOCH], board.words[words.GENERATION]) != (epoch, generation):
-            continue
-        if (found.damage or number(found.last) < last) and attempt < _ATTEMPTS:
-            continue
-        require_whole(found)
-        while board.tid(count - 1) < number(found.last) and count < board.words[words.COUNT]:
-            count += 1
-        last = board.tid(count - 1)
-        found.waiting = [waiting for waiting in found.waiting if number(waiting.tid) <= last]
-        found.last = tid_from(last)
-        at = min(count, board.words[words.HINT])
-        while at < count and board.state(at) == words.SYNCED:
-            at += 1
-        return Standing(found, epoch, generation, count, at, tid_from(board.tid(at - 1)))
-    raise StorageError(f"{journal.path}: the store changes too fast to be followed; try again")
+    """What a journal holds that others write to meanwhile. Raises CorruptionError, OSError."""
+    epoch, generation, count = (board.words[at] for at in (words.EPOCH, words.GENERATION, words.COUNT))
+    marks.read()
+    last = tid_from(board.tid(count - 1))
+    parsed = (parse_journal_name(entry.name) for entry in journal.filesystem.entries(journal.path))
+    names = {name.tid: name for name in parsed if isinstance(name, DoneName)}
+    found = Examination(last)
+    tid = last
+    while tid > Tid(marks.get(FLUSHED)):
+        try:
+            if tid not in names:
+                raise CorruptionError(journal.path, "a committed transaction is missing", tid=tid)
+            found.waiting.append(journal.adopt_named(*names[tid]))
+        except (OSError, CorruptionError):
+            marks.read()
+            if tid > Tid(marks.get(FLUSHED)):
+                raise
+            break  # it and all before it have been flushed since
+        tid = names[tid].previous
+    found.waiting.reverse()
+    at = min(count, board.words[words.HINT])
+    while at < count and board.state(at) == words.SYNCED:
+        at += 1
+    return Standing(found, epoch, generation, count, at, tid_from(board.tid(at - 1)))
