@@ -18,7 +18,8 @@ class StoreOptions:
 
     Volumes are in bytes, times in seconds. The flusher moves a batch once `flush_transactions` or
     `flush_bytes` wait, or the oldest has waited for `flush_age`. Past `journal_limit` commits wait for it;
-    what a snapshot holds back in Minimal does not count, and past `pin_limit` that snapshot is given up.
+    what a snapshot holds back in Minimal does not count. There a snapshot is given up past `pin_limit`: the volume
+    that was committed since, and waits for it in the journal or is kept for it in the home.
     `background=False` leaves flushing to `Store.flush`. `exclusive` lets nobody else have the store open, to read
     or to write. `force` opens it on a filesystem whose locks and syncs cannot be trusted, at one's own risk.
     """

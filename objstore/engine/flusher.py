@@ -24,6 +24,7 @@ from objstore.engine.journal import Waiting
 from objstore.engine.lookup import Lookup
 from objstore.engine.marks import FLUSHED, Marks
 from objstore.engine.membership import Counted
+from objstore.engine.pinned import Pinned
 from objstore.engine.snapshots import Snapshots
 from objstore.errors import StorageError, StorageFullError
 from objstore.ids import NO_TID, Oid, Tid
@@ -60,6 +61,7 @@ class Flusher:
         marks: Marks,
         options: StoreOptions,
         changing: Counted,
+        pinned: Pinned,
     ) -> None:
         """`changing` is held while the home is changed, and keeps the flushers of other processes away."""
         self._changing = changing
@@ -75,6 +77,8 @@ class Flusher:
         self._options = options
         self._full = lookup.home.history is History.FULL
         self._held_back = not lookup.home.keeps_superseded  # what snapshots need must wait in the journal
+        self._is_pinned = not self._full and not self._held_back  # or it stays in the home
+        self._pinned = pinned
         self._lock = Lock()  # rank 2: one flush at a time; held, nothing moves out of the journal
         self._wake = Condition(Lock())  # a leaf: guards the fields below
         self._stopping = False
@@ -227,7 +231,7 @@ class Flusher:
         be merged.
         """
         self.catch_up()
-        horizon = self._snapshots.horizon()
+        horizon = self._expired_to(self._snapshots.horizon())
         self._commits.forget(horizon)
         bound = self._bound()
         try:
@@ -243,6 +247,17 @@ class Flusher:
         except StorageError:
             self.counters.failures += 1
             raise
+
+    def _expired_to(self, horizon: Tid) -> Tid:
+        """The horizon once those have lost their snapshots who keep too much of the home from being merged."""
+        if not self._is_pinned:
+            return horizon
+        self._pinned.met(self.flushed)
+        bound = self._pinned.too_old(horizon)
+        if bound is None:
+            return horizon
+        self.counters.snapshots_expired += self._snapshots.expire(bound)
+        return self._snapshots.horizon()
 
     def _choose(self, bound: Tid) -> list[Waiting]:
         batch: list[Waiting] = []
@@ -260,6 +275,7 @@ class Flusher:
         self._lookup.home.apply(self._surviving(batch, horizon))
         self._marks.advance(FLUSHED, batch[-1].tid)
         self.flushed_to(batch[-1].tid)
+        self._pinned.add(batch[-1].tid, sum(waiting.size for waiting in batch))
         self._lookup.index.remove_upto(batch[-1].tid)
         self.counters.batches += 1
         self.counters.transactions += len(batch)

@@ -34,6 +34,7 @@ from objstore.engine.membership import Counted, Membership
 from objstore.engine.oids import Oids
 from objstore.engine.peers import OtherProcesses, Peers
 from objstore.engine.pending import Pending, Workshop
+from objstore.engine.pinned import Pinned
 from objstore.engine.snapshots import Snapshots
 from objstore.engine.standing import Standing
 from objstore.engine.views import StoreView
@@ -90,7 +91,10 @@ class DirectoryStore:
         self._commits = Commits(standing, journal.path, membership)
         self._snapshots = Snapshots(self._commits, membership)
         self._changing = Counted(membership.flush)
-        self._flusher = Flusher(self._lookup, self._commits, self._snapshots, marks, options, self._changing)
+        pinned = Pinned(membership.board.words, options.pin_limit)
+        self._flusher = Flusher(
+            self._lookup, self._commits, self._snapshots, marks, options, self._changing, pinned
+        )
         self._oids = Oids(marks, membership.claims)
         self._peers = Peers(membership, self._commits, self._lookup, marks, standing, follows=others.is_live)
         self._connect(others)

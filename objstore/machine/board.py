@@ -8,8 +8,8 @@ directory tree is the truth: the board is begun anew by whoever opens a store th
     then the blocks    of 64 words: pid, start time and role of a process, then pairs (snapshot, since when)
 
 What is written by whom: the ring and `COUNT` under the writer lock; the state of an entry by who has synced it;
-`FLUSHED` and `GENERATION` under the flush lock; the claim of a block under the claims lock, what is in it by its
-owner, or by anybody once the owner is dead.
+`FLUSHED`, `GENERATION` and `VOLUME` under the flush lock; the claim of a block under the claims lock, what is in
+it by its owner, or by anybody once the owner is dead.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ PROTOCOL = 1
 
 _MAGIC, _PROTOCOL, EPOCH, COUNT, HINT, BASE, FLUSHED, GENERATION = range(8)
 BUSY, BLOCKS, PAST, DOOMS, FAILED, CHANGING, ALONE, _NUMBER = range(8, 16)
+VOLUME = 16
 RING, BLOCKS_LIMIT = 2048, 256
 _RING_AT = 64
 _BLOCKS_AT = _RING_AT + 2 * RING
