@@ -215,6 +215,27 @@ def test_what_one_packs_away_the_other_cannot_commit(path):
         holder.close()
 
 
+def test_a_pack_that_was_killed_does_not_hide_the_past(path):
+    """While a pack runs nobody gets a view of what it removes. One that died does not run any more."""
+    with objstore.open(path) as db:
+        for number in range(5):
+            with db.transaction() as connection:
+                connection.root()["n"] = number
+        tids = [entry["id"] for entry in db.undoLog(0, 5)]
+        db.store.flush()
+        script = (
+            "import os, sys, objstore\n"
+            "from objstore.ids import MAX_TID\n"
+            "store = objstore.open(sys.argv[1]).store\n"
+            "store.pack(MAX_TID, progress=lambda *_: os.kill(os.getpid(), 9))"
+        )
+        killed = subprocess.run([sys.executable, "-c", script, path], check=False)
+        assert killed.returncode == -signal.SIGKILL
+        past = db.open(at=tids[-1])
+        assert past.root()["n"] == 0
+        past.close()
+
+
 def test_a_reader_follows_what_others_write(path):
     objstore.open(path).close()
     with objstore.open(path) as db, objstore.open(path, read_only=True) as reader:

@@ -192,11 +192,29 @@ class DirectoryStore:
             raise HistoryMissingError("a Minimal store keeps no past; create it with history='full' for that")
         view = self._new_view(at)
         # Asked once the snapshot is in the table: a pack that begins now respects it.
-        bound = max(self.packed_upto(), tid_from(self._membership.board.words[PAST]))
+        if at < self._being_packed():
+            self._pass_over_dead_pack()
+        bound = max(self.packed_upto(), self._being_packed())
         if at < bound:
             view.close()
             raise HistoryMissingError(f"history was packed to {tid_moment(bound).isoformat()}")
         return view
+
+    def _being_packed(self) -> Tid:
+        """How far a pack goes that runs in any process."""
+        return tid_from(self._membership.board.words[PAST])
+
+    def _pass_over_dead_pack(self) -> None:
+        """If the pack that the board tells of has died, forget it: the mark `packed` tells what it had removed."""
+        try:
+            self._begin_exclusively()
+        except UsageError:
+            return
+        try:
+            self._marks.read()
+            self._membership.board.words[PAST] = 0
+        finally:
+            self._end_exclusively()
 
     def _new_view(self, at: Tid | None) -> StoreView:
         return StoreView(self._lookup, self._commits, self._snapshots, at, self._membership)
