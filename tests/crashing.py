@@ -131,13 +131,20 @@ class Script:
         note: str = "a commit",
         resolver: Resolver = refuse,
         meanwhile: Callable[[], None] | None = None,
+        restored: Tid | None = None,
     ) -> Tid:
-        """Commit values by the oids' numbers; None deletes. `meanwhile` runs before the vote."""
+        """Commit values by the oids' numbers; None deletes. `meanwhile` runs before the vote.
+
+        With a tid given from outside, the transaction is restored.
+        """
         begun = self.fs.operations
         details = Details("script", note, b'{"number": %d}' % len(self.commits))
         view = self.store.view()
         try:
-            pending = self.store.begin(details, view, resolver)
+            if restored is None:
+                pending = self.store.begin(details, view, resolver)
+            else:
+                pending = self.store.restore(restored, details)
             writes: dict[Oid, bytes | None] = {}
             for at, value in values.items():
                 oid = oid_from(at)

@@ -14,6 +14,7 @@ from stores import COMBINATIONS, PATH, add_up, open_on
 from objstore.contracts import Format, History
 from objstore.engine import drafts
 from objstore.errors import ConflictError, ObjstoreError
+from objstore.ids import number, tid_from
 
 every_store = pytest.mark.parametrize(("history", "format"), COMBINATIONS)
 full_stores = pytest.mark.parametrize("format", Format)
@@ -107,7 +108,18 @@ def reservations(script: Script) -> None:
         script.new_oid()
 
 
-SCRIPTS = [commits, conflicts, flushes, reopenings, packs, reservations]
+def restores(script: Script) -> None:
+    """Transactions with tids from elsewhere, beside others, one of them written anew because it was overtaken."""
+    script.commit({0: "root", 1: "a", 2: "b"}, {0: (1, 2)}, restored=tid_from(0x0300_0000_0000_0000))
+    script.commit({1: "a, changed", 2: None}, restored=tid_from(0x0300_0000_0000_0001))
+    last = script.commit({3: "c"})
+    later = tid_from(number(last) + 2**40)
+    script.commit({1: "b", 3: "d"}, restored=later, meanwhile=lambda: script.commit({3: "meanwhile"}))
+    script.flush()
+    script.commit({0: "root", 4: "d"}, {0: (1, 4)})
+
+
+SCRIPTS = [commits, conflicts, flushes, reopenings, packs, reservations, restores]
 
 
 def run(work: Callable[[Script], None], history: History, format: Format) -> Judge:

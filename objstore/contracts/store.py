@@ -238,6 +238,19 @@ class Store(Protocol):
         """Begin to write, on the ground of what `view` shows. Raises ReadOnlyError, ClosedError,
         StorageError where the flusher or an earlier commit has failed."""
 
+    def restore(self, tid: Tid, details: Details) -> PendingTransaction:
+        """Begin to write a transaction that was committed elsewhere, under the tid that it has there.
+
+        It is written as any other (`store`, `vote`, `finish` or `abort`), is as durable, and others see it as
+        soon. But its records are taken as they come: the serials given to `store` do not count, each record
+        follows the newest revision that its object has here, and nothing conflicts. `copied_from` is kept where
+        the same data is here at that tid, and is forgotten where not. Nothing can be undone or checked in it
+        (UsageError). Without records it commits nothing.
+
+        Raises UsageError where `tid` is not later than the newest transaction that is here; so does `vote`, where
+        one came in between. Else as `begin` does.
+        """
+
     def revision(self, oid: Oid, tid: Tid) -> Revision:
         """One revision. Raises POSKeyError where there is none, or none any more."""
 

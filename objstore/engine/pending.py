@@ -56,22 +56,42 @@ class Workshop:
     dooms: Dooms
 
 
-class Pending:
-    """A `contracts.PendingTransaction`."""
+def refused(conflict: Conflict) -> tuple[bytes, bytes]:
+    """The resolver that resolves nothing. Raises ConflictError."""
+    raise ConflictError(conflict.oid, conflict.serial, conflict.committed_serial)
 
-    def __init__(self, workshop: Workshop, details: Details, view: StoreView, resolver: Resolver) -> None:
+
+class Pending:
+    """A `contracts.PendingTransaction`.
+
+    One that is restored has its tid from the beginning. It has no conflicts: what it writes follows whatever is
+    the newest.
+    """
+
+    def __init__(
+        self,
+        workshop: Workshop,
+        details: Details,
+        view: StoreView | None,
+        resolver: Resolver = refused,
+        restored: Tid | None = None,
+    ) -> None:
+        """`restored` is the tid of a transaction that is restored. Raises UsageError where it comes too late."""
         self._workshop = workshop
         self._details = details
         self._view = view
         self._resolver = resolver
+        self._restored = restored
         self._draft: Draft | None = None  # what is written, once there is anything
         self._previous: dict[Oid, Tid] = {}  # of each object that is written, the serial it was changed from
         self._reads: dict[Oid, Tid] = {}
         self._resolved: set[Oid] = set()
-        self._checked = view.snapshot  # conflicts were looked for up to here
+        # Conflicts were looked for up to here.
+        self._checked = view.snapshot if view is not None else workshop.commits.last
         self._voted = False
         self._writing = False  # whether this holds the writer lock
         self._ended = False
+        self._require_in_order()
 
     # --- collecting ---
 
@@ -84,6 +104,9 @@ class Pending:
                 raise RecordTooLargeError(oid, len(data), records.MAX_DATA)
             if references is None:
                 references = pickles.references(data)
+        if self._restored is not None:
+            serial = self._workshop.lookup.newest(oid) or NO_TID
+            copied_from = self._source(oid, data, copied_from)
         self._write(oid, serial, data, references, copied_from)
 
     def _write(
@@ -98,6 +121,13 @@ class Pending:
             raise storage_error(self._workshop.lookup.journal.path, error) from error
         self._previous[oid] = serial
 
+    def _source(self, oid: Oid, data: bytes | None, copied_from: Tid | None) -> Tid | None:
+        """The tid that restored data is said to come from, if there is the same data at that tid."""
+        if copied_from is None or data is None:
+            return None
+        source = self._workshop.lookup.revision(oid, copied_from)
+        return copied_from if source is not None and source.data == data else None
+
     def _written(self, oid: Oid) -> Revision | None:
         """What is written for an object."""
         if self._draft is None or oid not in self._previous:
@@ -106,10 +136,12 @@ class Pending:
 
     def check_current(self, oid: Oid, serial: Tid) -> None:
         self._require_open()
+        self._require_new()
         self._reads[oid] = serial
 
     def undo(self, tid: Tid) -> frozenset[Oid]:
         self._require_open()
+        self._require_new()
         workshop = self._workshop
         undoing = Undoing(workshop.lookup, self._resolver, self._written, workshop.packed_upto())
         writes = undoing.undo(tid, upto=workshop.commits.durable)
@@ -120,6 +152,18 @@ class Pending:
     def _require_open(self) -> None:
         if self._ended or self._voted:
             raise ClosedError("the transaction")
+
+    def _require_new(self) -> None:
+        if self._restored is not None:
+            raise UsageError("a restored transaction takes records only; nothing is checked or undone in it")
+
+    def _require_in_order(self) -> None:
+        tid, last = self._restored, self._workshop.commits.last
+        if tid is not None and tid <= last:
+            raise UsageError(
+                f"transaction {tid.hex()} cannot be restored after {last.hex()}, which is there already: "
+                "restore transactions in the order of their tids"
+            )
 
     # --- vote ---
 
@@ -137,6 +181,7 @@ class Pending:
             workshop.commits.writer.acquire()
             self._writing = True
             workshop.commits.require_sound()
+            self._require_in_order()
             if self._check(workshop.commits.last) and self._draft is not None:
                 self._draft.complete()
             self._refuse_dangling()
@@ -153,7 +198,7 @@ class Pending:
         return frozenset(self._resolved)
 
     def _check(self, upto: Tid) -> bool:
-        """Look for conflicts with transactions after those looked at; whether anything was resolved."""
+        """Look for conflicts with transactions after those looked at; whether anything was written anew."""
         changed = self._workshop.commits.changed(self._checked, upto)
         suspects = self._previous.keys() if changed is None else changed & self._previous.keys()
         readers = self._reads if changed is None else changed & self._reads.keys()
@@ -165,11 +210,20 @@ class Pending:
         for oid in sorted(suspects):
             committed = self._workshop.lookup.newest(oid) or NO_TID
             if committed != self._previous[oid]:
-                self._write(oid, committed, *self._resolve(oid, committed))
-                self._resolved.add(oid)
+                if self._restored is not None:
+                    self._follow(oid, committed)
+                else:
+                    self._write(oid, committed, *self._resolve(oid, committed))
+                    self._resolved.add(oid)
                 resolved = True
         self._checked = upto
         return resolved
+
+    def _follow(self, oid: Oid, committed: Tid) -> None:
+        """Write a restored record again, as the successor of what was committed meanwhile."""
+        write = self._written(oid)
+        if write is not None:
+            self._write(oid, committed, write.data, write.references, write.copied_from)
 
     def _resolve(self, oid: Oid, committed: Tid) -> tuple[bytes, bytes]:
         """The merged record and its references. Raises ConflictError."""
@@ -228,7 +282,7 @@ class Pending:
             self._end()
             return commits.durable
         previous = commits.last
-        tid = next_tid(previous, self._workshop.clock())
+        tid = self._restored or next_tid(previous, self._workshop.clock())
         commits.begin()
         try:
             journal.name(draft, tid, previous)
@@ -251,7 +305,8 @@ class Pending:
             commits.make_durable(tid, draft.sync)
         finally:
             draft.close()
-        self._view.committed(tid)
+        if self._view is not None:
+            self._view.committed(tid)
         self._workshop.flusher.notify()
         return tid
 

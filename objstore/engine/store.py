@@ -258,12 +258,23 @@ class DirectoryStore:
             raise storage_error(self.directory.marks, error) from error
 
     def begin(self, details: Details, view: View, resolver: Resolver) -> Pending:
-        self._require_writable()
-        self._commits.require_sound()
-        self._flusher.raise_failure()
+        self._require_able()
         if not isinstance(view, StoreView):
             raise UsageError("a transaction begins on a view of the same store")
         return Pending(self._workshop, details, view, resolver)
+
+    def restore(self, tid: Tid, details: Details) -> Pending:
+        self._require_able()
+        if not NO_TID < tid < MAX_TID:
+            raise UsageError(f"{tid.hex()} is no tid that a transaction can have")
+        self._peers.catch_up()
+        return Pending(self._workshop, details, None, restored=tid)
+
+    def _require_able(self) -> None:
+        """Raises what keeps transactions from being written."""
+        self._require_writable()
+        self._commits.require_sound()
+        self._flusher.raise_failure()
 
     def flush(self) -> None:
         self._require_writable()
