@@ -23,6 +23,7 @@ import objstore
 from objstore.errors import (
     ForkedConnectionError,
     NetworkFilesystemError,
+    SnapshotTooOldError,
     StorageError,
     StoreLockedError,
     ThreadMismatchError,
@@ -299,6 +300,41 @@ def test_readers_are_listed(path):
         (reader, *_) = map(json.loads, told.stdout.splitlines())
         assert (reader["pid"], reader["state"]) == (os.getpid(), "alive")
         connection.close()
+
+
+def test_a_reader_that_holds_up_a_pack_can_be_given_up(path):
+    """However long ago a snapshot was taken, an operator need not wait for its reader."""
+    with objstore.open(path) as db:
+        for number in range(3):
+            with db.transaction() as connection:
+                connection.root()["n"] = number
+        old = db.open()
+        old.root()
+        held = old.view.snapshot
+        for number in range(3, 6):
+            with db.transaction() as connection:
+                connection.root()["n"] = number
+        assert bytes(db.pack().upto) <= held
+
+        def expire(seconds):
+            command = [sys.executable, "-m", "objstore", "readers", path, "--expire", seconds]
+            return subprocess.run(command, capture_output=True, text=True, check=False)
+
+        assert "0 snapshots taken" in expire("3600").stderr
+        old.cacheMinimize()
+        assert old.root()["n"] == 2
+        told = expire("0")
+        assert told.returncode == 0
+        assert "taken from" in told.stderr
+        assert "expired" in told.stdout
+        old.cacheMinimize()
+        with pytest.raises(SnapshotTooOldError):
+            old.root()["n"]
+        assert bytes(db.pack().upto) > held
+        old.sync()
+        assert old.root()["n"] == 5
+        old.close()
+        assert expire("-1").returncode == 2
 
 
 def test_a_connection_stays_in_its_thread(path):

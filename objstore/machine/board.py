@@ -201,6 +201,18 @@ class Board:
                     count += 1
         return count
 
+    def expire_held_since(self, moment: int) -> int:
+        """Take the snapshots from their readers that have been held since that time or longer; how many."""
+        count = 0
+        for block in self.used_blocks():
+            for number in range(PLACES):
+                place = self.place(block, number)
+                held = self.words[place]
+                if 0 < held < EXPIRED and self.words[place + 1] <= moment:
+                    self.words[place] = held | EXPIRED
+                    count += 1
+        return count
+
     def clear_stale(self) -> int:
         """Free the blocks of processes that have died; how many."""
         dead = [block for block in self.used_blocks() if not is_alive(*self.owner(block))]
