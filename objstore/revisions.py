@@ -5,13 +5,12 @@ These are the values that the floors hand to each other. How they look as bytes 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from objstore.ids import Oid, Tid
 
 
-@dataclass(frozen=True, slots=True)
-class Revision:
+class Revision(NamedTuple):
     """One object's record at one tid.
 
     `data` is a ZODB record (a pickle of the class, a pickle of the state), or None where the object was
@@ -29,8 +28,7 @@ class Revision:
     copied_from: Tid | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RevisionSummary:
+class RevisionSummary(NamedTuple):
     """A revision without its data: what marking, checking and listing need."""
 
     oid: Oid
@@ -43,8 +41,7 @@ class RevisionSummary:
     copied_from: Tid | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Details:
+class Details(NamedTuple):
     """What a transaction says of itself, before it has a tid.
 
     `extension` is a JSON object in UTF-8 (b"" where there is none), or a pickle that came with a copied
@@ -56,11 +53,14 @@ class Details:
     extension: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
+class Transaction(NamedTuple):
     """A committed transaction: its tid, that of the one before, its details and the oids that it wrote."""
 
     tid: Tid
     previous: Tid
     details: Details
-    oids: tuple[Oid, ...] = field(repr=False)
+    oids: tuple[Oid, ...]
+
+    def __repr__(self) -> str:
+        """Without the oids: there may be a million."""
+        return f"Transaction(tid={self.tid!r}, previous={self.previous!r}, details={self.details!r})"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 from crashing import Clock
@@ -159,7 +158,7 @@ def record_path(store: DirectoryStore, oid: int) -> str:
 
 def looked_at(store: DirectoryStore, *, tolerant: bool = False) -> DirectoryStore:
     """The same store, opened for reading as the command line does, after its process has ended."""
-    options = replace(store._options, read_only=True)
+    options = store._options._replace(read_only=True)
     return open_store(PATH, options, filesystem=store.filesystem, packer=pack, tolerant=tolerant)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import product
 
 from objstore.contracts import Format, History
@@ -71,7 +70,7 @@ def segment_bytes(kind: Kind, bucket: int, entries: list[tuple[int, int, bytes]]
 
 
 def revision_segment() -> bytes:
-    older = replace(RECORD, tid=FIRST, previous=NO_TID, data=b"odd")
+    older = RECORD._replace(tid=FIRST, previous=NO_TID, data=b"odd")
     entries = [
         (segments.low_of(revision.oid), number(revision.tid), records.encode(revision))
         for revision in (older, RECORD, COPIED)
@@ -80,7 +79,7 @@ def revision_segment() -> bytes:
 
 
 def details_segment() -> bytes:
-    before = replace(BY_ADA, tid=FIRST, previous=NO_TID)
+    before = BY_ADA._replace(tid=FIRST, previous=NO_TID)
     entries = [(0, number(found.tid), encode_details(found)) for found in (before, BY_ADA)]
     return segment_bytes(Kind.DETAILS, 0, entries, FIRST, SECOND)
 

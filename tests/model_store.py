@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from threading import Lock
 
 from objstore.contracts import Conflict, History, PackReport, Progress, Resolver
@@ -119,7 +118,7 @@ class ModelStore:
     def append(self, details: Details, writes: Mapping[Oid, Revision]) -> Tid:
         tid = next_tid(self.last_tid(), self.clock())
         for oid, write in writes.items():
-            self.objects.setdefault(oid, []).append(replace(write, tid=tid))
+            self.objects.setdefault(oid, []).append(write._replace(tid=tid))
         self.log.append(Transaction(tid, self.last_tid(), details, tuple(writes)))
         return tid
 
@@ -254,7 +253,7 @@ class ModelPending:
         if len(data) < 3 or old is None or old.tid != write.previous:
             raise ConflictError(write.oid, write.previous, serial)
         merged, references = self._resolver(Conflict(write.oid, write.previous, serial, *data))
-        return replace(write, previous=serial, data=merged, references=references)
+        return write._replace(previous=serial, data=merged, references=references)
 
     def finish(self) -> Tid:
         tid = self._store.append(self._details, self._writes)

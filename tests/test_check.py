@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import pickle
 import threading
-from dataclasses import replace
 
 import pytest
 from checking import (
@@ -72,7 +71,7 @@ def test_a_sound_store_on_a_disk(history, format, tmp_path):
     from_memory = filled(MemoryFilesystem(), history, format)
     store = open_store(
         str(tmp_path / "store"),
-        replace(from_memory._options, **options),
+        from_memory._options._replace(**options),
         filesystem=PosixFilesystem(),
         packer=pack,
     )
@@ -237,7 +236,7 @@ def _apply_unknown(store: DirectoryStore, data: bytes) -> None:
     view.close()
     tid = commit(store, {C: "another"})
     waiting = store._lookup.index.transactions()[-1]
-    transaction = replace(waiting.transaction, oids=(*waiting.transaction.oids, oid))
+    transaction = waiting.transaction._replace(oids=(*waiting.transaction.oids, oid))
     revisions = [*store.journal.revisions(waiting), Revision(oid, tid, serial, data, None)]
     store.home.apply([(transaction, sorted(revisions, key=lambda revision: revision.oid))])
     store._marks.advance("flushed", tid)

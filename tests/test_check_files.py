@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import replace
 
 import pytest
 from checking import (
@@ -278,8 +277,8 @@ def test_what_a_killed_process_left():
     source = next(path for path in files_below(filesystem, directory.journal) if waiting.hex() in path)
     content = filesystem.read(source)
     header, body = decode_header(content), content[FILE_HEADER_SIZE:]
-    later = replace(header, tid=tid_from(number(waiting) + 9), previous=tid_from(number(waiting) + 8))
-    before = replace(header, tid=flushed, previous=NO_TID)
+    later = header._replace(tid=tid_from(number(waiting) + 9), previous=tid_from(number(waiting) + 8))
+    before = header._replace(tid=flushed, previous=NO_TID)
     for path, head in ((temp, bytes(FILE_HEADER_SIZE)), (done, before.encode()), (beyond, later.encode())):
         put(filesystem, f"{make(filesystem, path)}/t", head + body)
     mark = put(filesystem, f"{directory.marks}/{layouts.mark_name('flushed', bytes(8))}")

@@ -26,6 +26,7 @@ FLOORS = {
     "objects": 5,
     "collections": 6,
     "compat": 6,
+    "copying": 6,
     "cli": 7,
     "web": 7,
 }

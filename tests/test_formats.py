@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -74,7 +73,7 @@ class TestRecords:
 
     @given(REVISIONS, TIDS)
     def test_another_tid_changes_the_tid_only(self, revision, tid):
-        assert records.decode(records.encode(revision, tid)) == replace(revision, tid=tid)
+        assert records.decode(records.encode(revision, tid)) == revision._replace(tid=tid)
 
     @pytest.mark.parametrize("revision", EXAMPLES)
     def test_every_damaged_byte_is_noticed(self, revision):
@@ -122,9 +121,9 @@ class TestRecords:
     def test_a_record_past_the_limit_is_refused(self, monkeypatch):
         """py-lmdb 2.3.0: writes over 2 GiB. Here the limit is that of the field."""
         monkeypatch.setattr(records, "MAX_DATA", 100)
-        records.encode(replace(RECORD, data=bytes(100)))
+        records.encode(RECORD._replace(data=bytes(100)))
         with pytest.raises(RecordTooLargeError) as caught:
-            records.encode(replace(RECORD, data=bytes(101)))
+            records.encode(RECORD._replace(data=bytes(101)))
         assert (caught.value.oid, caught.value.size, caught.value.limit) == (RECORD.oid, 101, 100)
 
 
@@ -168,9 +167,9 @@ class TestJournalFiles:
         assert waiting.transaction == Transaction(SECOND, FIRST, details, oids)
         assert (waiting.header.token, waiting.header.tid, waiting.header.previous) == (TOKEN, SECOND, FIRST)
         assert waiting.header.durable == FIRST
-        assert journal.revisions(waiting) == [replace(revision, tid=SECOND) for revision in revisions]
+        assert journal.revisions(waiting) == [revision._replace(tid=SECOND) for revision in revisions]
         for at, revision in enumerate(revisions):
-            assert journal.revision(waiting, at) == replace(revision, tid=SECOND)
+            assert journal.revision(waiting, at) == revision._replace(tid=SECOND)
             assert journal.summary(waiting, at).references == revision.references
 
     def read(self, journal):
@@ -208,24 +207,24 @@ class TestJournalFiles:
         draft = journal.begin(TOKEN, details)
         for at, revision in enumerate(revisions):
             add(draft, revision)
-            assert draft.read(revision.oid) == replace(revision, tid=Tid(TOKEN))
+            assert draft.read(revision.oid) == revision._replace(tid=Tid(TOKEN))
             if at in completions:
                 draft.complete()
         draft.complete()
         journal.name(draft, SECOND, FIRST)
         waiting = journal.commit(draft, details, SECOND, FIRST, FIRST)
-        newest = {revision.oid: replace(revision, tid=SECOND) for revision in revisions}
+        newest = {revision.oid: revision._replace(tid=SECOND) for revision in revisions}
         again = adopted(journal)
         assert again.transaction == waiting.transaction
         assert (list(again.offsets), list(again.sizes)) == (list(waiting.offsets), list(waiting.sizes))
         assert set(again.transaction.oids) == newest.keys()
         assert {revision.oid: revision for revision in journal.revisions(again)} == newest
 
-    @pytest.mark.parametrize("other", [{"token": b"another!"}, {"count": 3}, {"tail": 60}])
+    @pytest.mark.parametrize("other", [{"token": b"another!"}, {"records": 3}, {"tail": 60}])
     def test_a_header_that_does_not_fit_is_noticed(self, other):
         filesystem, journal, path = journal_file([RECORD, COPIED], BY_ADA.details)
         content = filesystem.read(path)
-        header = replace(transactions.decode_header(content), **other)
+        header = transactions.decode_header(content)._replace(**other)
         put(filesystem, path, header.encode() + content[transactions.FILE_HEADER_SIZE :])
         with pytest.raises(CorruptionError):
             self.read(journal)
@@ -310,7 +309,7 @@ class TestSegments:
     @pytest.mark.parametrize("kind", [0, 3, 255])
     def test_a_kind_that_is_not_known_is_noticed(self, kind):
         segment = Segment("p", memoryview(revision_segment()))
-        content = bytes(segment.buffer[: -segments.FOOTER_SIZE]) + replace(segment.footer, kind=kind).encode()
+        content = bytes(segment.buffer[: -segments.FOOTER_SIZE]) + segment.footer._replace(kind=kind).encode()
         with pytest.raises(CorruptionError, match=f"kind {kind}"):
             Segment("p", memoryview(content))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,7 +49,7 @@ def joined(run):
 @given(REVISIONS, IDS, IDS)
 def test_records_get_the_tid_in_place_of_the_token(revisions, token, tid):
     run = run_of(revisions, token, tid)
-    expected = [replace(revision, tid=tid) for revision in revisions]
+    expected = [revision._replace(tid=tid) for revision in revisions]
     assert list(run) == expected
     assert joined(run) == [records.encode(revision) for revision in expected]
     assert [records.decode(record) for record in joined(run)] == expected
@@ -69,7 +67,7 @@ def test_some_can_be_chosen(revisions, token, tid, positions):
 
 @given(REVISIONS, IDS)
 def test_revisions_are_made_a_run(revisions, tid):
-    there = [replace(revision, tid=tid) for revision in revisions]
+    there = [revision._replace(tid=tid) for revision in revisions]
     run = encoded(there, tid)
     assert list(run) == there
     assert joined(run) == [records.encode(revision) for revision in there]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime
+from uuid import RFC_4122, UUID
 
 import pytest
 from simulated import SimulatedFilesystem
@@ -473,6 +474,11 @@ class TestOpening:
         filesystem.make_directory(PATH)
         open_on(filesystem).close()
         assert filesystem.exists(f"{PATH}/config/settings.toml")
+
+    def test_each_store_has_an_identity_of_its_own_a_random_uuid(self):
+        found = [UUID(open_on(MemoryFilesystem()).settings.identity) for _ in range(100)]
+        assert len(set(found)) == 100
+        assert {(each.version, each.variant) for each in found} == {(4, RFC_4122)}
 
     def test_a_missing_parent_is_an_error_that_says_so(self, filesystem):
         with pytest.raises(OpenError, match="does not exist"):

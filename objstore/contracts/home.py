@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from objstore.ids import Oid, Tid
 from objstore.revisions import Revision, RevisionSummary, Transaction
@@ -28,8 +27,7 @@ class Format(StrEnum):
     FLAT = "flat"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """Something that a check found. `kind` is one of `upkeep.check.KINDS`."""
 
     kind: str
@@ -39,8 +37,7 @@ class Finding:
     tid: Tid | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Removal:
+class Removal(NamedTuple):
     """What a pack takes from one object: the revisions of `tids`, or all there is of it if `whole`."""
 
     oid: Oid

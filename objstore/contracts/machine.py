@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 
 class WritableFile(Protocol):
@@ -35,8 +34,7 @@ class WritableFile(Protocol):
     ) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A name in a directory. A symbolic link is neither followed nor a directory."""
 
     name: str

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from objstore.contracts.home import Format, History, Home
 from objstore.ids import Oid, Tid
 from objstore.revisions import Details, Revision, RevisionSummary, Transaction
 
 
-@dataclass(frozen=True, slots=True)
-class StoreOptions:
+class StoreOptions(NamedTuple):
     """How a store is opened. `history` and `format` are None where the caller takes what is there.
 
     Volumes are in bytes, times in seconds. The flusher moves a batch once `flush_transactions` or
@@ -39,8 +37,7 @@ class StoreOptions:
     force: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Conflict:
+class Conflict(NamedTuple):
     """An object that two transactions changed: what resolving it needs.
 
     `old` is the record that both started from, `committed` the one that is current, `new` the one that is
@@ -124,8 +121,7 @@ class PendingTransaction(Protocol):
         """Give it up. Nothing of it stays. Aborting twice, or after a finish, does nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class PackReport:
+class PackReport(NamedTuple):
     """What a pack did, or would do (`dry_run`)."""
 
     upto: Tid

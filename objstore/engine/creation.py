@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import uuid
 from collections.abc import Callable, Iterator
 
 from objstore.contracts import FileLock, Filesystem, Format, History, LockedError, StoreOptions
@@ -139,7 +138,7 @@ def _first_file(filesystem: Filesystem, path: str) -> str | None:
 
 
 def _fill(directory: HomeDirectory, options: StoreOptions, filesystem: Filesystem) -> None:
-    settings = Settings(options.history or DEFAULT_HISTORY, options.format or DEFAULT_FORMAT, str(uuid.uuid4()))
+    settings = Settings(options.history or DEFAULT_HISTORY, options.format or DEFAULT_FORMAT, new_identity())
     for place in (directory.config, directory.journal, directory.marks, directory.home):
         ensure_directory(filesystem, place)
     marks = Marks(filesystem, directory.marks)
@@ -149,6 +148,15 @@ def _fill(directory: HomeDirectory, options: StoreOptions, filesystem: Filesyste
     for place in (directory.journal, directory.home, directory.locks, directory.path):
         filesystem.sync_directory(place)
     write_settings(directory, settings, directory.settings, filesystem)
+
+
+def new_identity() -> str:
+    """A random UUID, version 4 (RFC 9562). Importing the module `uuid` takes longer than opening a small store."""
+    value = bytearray(os.urandom(16))
+    value[6] = 0x40 | value[6] & 0x0F  # the version
+    value[8] = 0x80 | value[8] & 0x3F  # the variant
+    digits = value.hex()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def write_settings(directory: HomeDirectory, settings: Settings, path: str, filesystem: Filesystem) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from threading import Condition, Lock, Thread
 
 from objstore.contracts import History, StoreOptions
@@ -35,19 +34,19 @@ _LOOK = 0.1
 _SAFE = "what was committed before is safe"
 
 
-@dataclass(slots=True)
 class FlushCounters:
     """What the flusher has done since the store was opened."""
 
-    batches: int = 0
-    transactions: int = 0
-    revisions: int = 0
-    superseded: int = 0
-    """Revisions that never reached the home, because a later one of their batch replaced them."""
-    waits: int = 0
-    """Commits that waited for room in the journal."""
-    failures: int = 0
-    snapshots_expired: int = 0
+    def __init__(self) -> None:
+        self.batches = 0
+        self.transactions = 0
+        self.revisions = 0
+        self.superseded = 0
+        """Revisions that never reached the home, because a later one of their batch replaced them."""
+        self.waits = 0
+        """Commits that waited for room in the journal."""
+        self.failures = 0
+        self.snapshots_expired = 0
 
 
 class Flusher:

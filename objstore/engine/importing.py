@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import uuid
 from collections.abc import Sequence
 
 from objstore.contracts import FileLock, Filesystem, Format, History, Home
 from objstore.engine.creation import (
     ensure_directory,
     lock_store,
+    new_identity,
     require_beginnings,
     undone_on_error,
     write_settings,
@@ -125,7 +125,7 @@ def begin_import(path: str, history: History, format: Format, filesystem: Filesy
         lock = lock_store(directory, filesystem, shared=False)
     except OSError as error:
         raise storage_error(path, error) from error
-    settings = Settings(history, format, str(uuid.uuid4()))
+    settings = Settings(history, format, new_identity())
     with undone_on_error(path, lock.close):
         require_place(path, filesystem)  # another process may have been first
         ensure_directory(filesystem, directory.config)

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 from zlib import crc32
 
 from objstore.contracts import Filesystem, WritableFile
@@ -44,8 +44,7 @@ VERIFIED_AT_ONCE = 32 * 2**20
 """How many bytes of such a file are in memory when it is read."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Waiting:
+class Waiting(NamedTuple):
     """A committed transaction in the journal: record `at` is that of the oid `at`, and stands at its offset."""
 
     path: str
@@ -194,14 +193,14 @@ class Journal:
             with self._open(path) as file:
                 file.sync()
             self.filesystem.sync_directory(path)
-        return replace(waiting, path=path)
+        return waiting._replace(path=path)
 
     def revision(self, waiting: Waiting, at: int) -> Revision:
         """One revision, verified. Raises CorruptionError or OSError, also where the file was recycled."""
         path = f"{waiting.path}/{layouts.TRANSACTION_FILE}"
         revision = records.decode(self.filesystem.read_at(path, waiting.offsets[at], waiting.sizes[at]), 0, path)
         _require_its_own(revision, waiting, at, path)
-        return replace(revision, tid=waiting.tid)
+        return revision._replace(tid=waiting.tid)
 
     def revisions(self, waiting: Waiting) -> list[Revision]:
         """All revisions of a transaction, in its order, with the checksum of the whole verified."""
@@ -243,7 +242,7 @@ class Journal:
         header = records.Header(self.filesystem.read_at(path, offset, records.HEADER_SIZE), 0, path)
         _require_its_own(header, waiting, at, path)
         lead = self.filesystem.read_at(path, offset, header.summary_size)
-        return replace(header.summary(lead, 0, path), tid=waiting.tid)
+        return header.summary(lead, 0, path)._replace(tid=waiting.tid)
 
     # --- letting go ---
 

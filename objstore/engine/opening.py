@@ -16,8 +16,8 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import count
+from typing import NamedTuple
 
 from objstore.contracts import FileLock, Filesystem, LockedError, Packer, StoreOptions
 from objstore.engine.creation import create, lock_store, missing, require_no_copy
@@ -71,8 +71,7 @@ def open_store(
         raise OpenError(path, error.strerror or str(error)) from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Opening:
+class _Opening(NamedTuple):
     directory: HomeDirectory
     options: StoreOptions
     filesystem: Filesystem
@@ -250,8 +249,7 @@ class _Opening:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
+class _Parts(NamedTuple):
     settings: Settings
     marks: Marks
     journal: Journal

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from objstore.contracts import Conflict, Resolver
 from objstore.engine.commits import Commits
@@ -41,8 +41,7 @@ from objstore.ids import NO_TID, Oid, Tid, next_tid, split_oids
 from objstore.revisions import Details, Revision
 
 
-@dataclass(slots=True, eq=False)
-class Workshop:
+class Workshop(NamedTuple):
     """What every pending transaction of a store works with."""
 
     lookup: Lookup
@@ -132,7 +131,7 @@ class Pending:
         """What is written for an object."""
         if self._draft is None or oid not in self._previous:
             return None
-        return replace(self._draft.read(oid), tid=NO_TID)
+        return self._draft.read(oid)._replace(tid=NO_TID)
 
     def check_current(self, oid: Oid, serial: Tid) -> None:
         self._require_open()

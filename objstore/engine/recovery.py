@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from objstore.contracts import Filesystem, Finding
 from objstore.engine.journal import Journal, Waiting
@@ -43,8 +43,7 @@ from objstore.ids import NO_TID, Tid
 log = logging.getLogger("objstore")
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A directory that may hold a committed transaction later than the mark `flushed`.
 
     `header` is None where its file has none, or a damaged one: `error` says so then.
@@ -57,21 +56,21 @@ class Candidate:
     error: CorruptionError | None = None
 
 
-@dataclass(slots=True)
 class Examination:
     """What a journal holds. Directories are told by their names."""
 
-    last: Tid
-    """The newest transaction that counts; the mark `flushed` where the journal holds none."""
-    waiting: list[Waiting] = field(default_factory=list)
-    unsure: list[Waiting] = field(default_factory=list)
-    """Those of `waiting` of which nobody knows whether they are durable."""
-    unfinished: list[TempName] = field(default_factory=list)
-    flushed: list[DoneName] = field(default_factory=list)
-    unreached: list[Candidate] = field(default_factory=list)
-    spares: list[SpareName] = field(default_factory=list)
-    foreign: list[str] = field(default_factory=list)
-    damage: list[Finding] = field(default_factory=list)
+    def __init__(self, last: Tid) -> None:
+        self.last = last
+        """The newest transaction that counts; the mark `flushed` where the journal holds none."""
+        self.waiting: list[Waiting] = []
+        self.unsure: list[Waiting] = []
+        """Those of `waiting` of which nobody knows whether they are durable."""
+        self.unfinished: list[TempName] = []
+        self.flushed: list[DoneName] = []
+        self.unreached: list[Candidate] = []
+        self.spares: list[SpareName] = []
+        self.foreign: list[str] = []
+        self.damage: list[Finding] = []
 
 
 def examine(journal: Journal, marks: Marks, durable: Tid = NO_TID) -> Examination:
@@ -174,8 +173,8 @@ def recover(directory: HomeDirectory, journal: Journal, marks: Marks) -> Examina
     if written:
         _set_aside(directory, journal.filesystem, written)
     # What counts is durable from here on, also where the process that committed it did not live to sync.
-    unsure = set(found.unsure)
-    found.waiting = [journal.settle(each, sync=each in unsure) for each in found.waiting]
+    unsure = {each.tid for each in found.unsure}
+    found.waiting = [journal.settle(each, sync=each.tid in unsure) for each in found.waiting]
     journal.sync()
     return found
 

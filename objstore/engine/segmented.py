@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from threading import Lock
@@ -40,15 +39,15 @@ _ROOM_LEFT = 8 * 2**20
 """Bytes of the disk that a merge leaves to those who commit meanwhile."""
 
 
-@dataclass(slots=True)
 class SegmentCounters:
     """What was written since the store was opened, in bytes."""
 
-    flushed_bytes: int = 0
-    merged_bytes: int = 0
-    merges: int = 0
-    merges_put_off: int = 0
-    """Merges for which there was no room."""
+    def __init__(self) -> None:
+        self.flushed_bytes = 0
+        self.merged_bytes = 0
+        self.merges = 0
+        self.merges_put_off = 0
+        """Merges for which there was no room."""
 
 
 class SegmentedHome:

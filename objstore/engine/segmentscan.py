@@ -19,7 +19,7 @@ from objstore.formats.segments import Kind, Segment, oid_in
 from objstore.formats.transactions import decode_details
 from objstore.ids import number
 
-_UPPER, _LOWER = re.compile("[0-9a-f]{10}"), re.compile("[0-9a-f]{2}")
+_UPPER, _LOWER = "[0-9a-f]{10}", "[0-9a-f]{2}"
 
 
 def listed_buckets(filesystem: Filesystem, path: str) -> Iterator[int]:
@@ -29,9 +29,9 @@ def listed_buckets(filesystem: Filesystem, path: str) -> Iterator[int]:
             yield int(upper + lower, 16)
 
 
-def _directories(filesystem: Filesystem, path: str, form: re.Pattern[str]) -> list[str]:
+def _directories(filesystem: Filesystem, path: str, form: str) -> list[str]:
     entries = filesystem.entries(path)
-    return sorted(entry.name for entry in entries if entry.is_directory and form.fullmatch(entry.name))
+    return sorted(entry.name for entry in entries if entry.is_directory and re.fullmatch(form, entry.name))
 
 
 Survey = Callable[[SegmentDirectory], tuple[list[SegmentName], list[str]]]
@@ -51,9 +51,7 @@ def find_damage(filesystem: Filesystem, path: str, survey: Survey) -> Iterator[F
             yield from _directory_findings(filesystem, directory, survey)
 
 
-def _listed(
-    filesystem: Filesystem, path: str, form: re.Pattern[str], other: str = ""
-) -> Generator[Finding, None, list[str]]:
+def _listed(filesystem: Filesystem, path: str, form: str, other: str = "") -> Generator[Finding, None, list[str]]:
     """The directories of a form, in order; a finding for all else but the `other` one."""
     try:
         entries = sorted(filesystem.entries(path), key=lambda entry: entry.name)
@@ -62,7 +60,7 @@ def _listed(
         return []
     names = []
     for entry in entries:
-        if entry.is_directory and form.fullmatch(entry.name):
+        if entry.is_directory and re.fullmatch(form, entry.name):
             names.append(entry.name)
         elif not entry.is_directory or entry.name != other:
             yield Finding("foreign", f"{path}/{entry.name}", "this is no file of the store")

@@ -7,7 +7,7 @@ comes and goes meanwhile is in nobody's way, and is caught up with later.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from objstore.engine.journal import Journal
 from objstore.engine.marks import FLUSHED, Marks
@@ -19,8 +19,7 @@ from objstore.machine import board as words
 from objstore.machine.board import Board
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """What a process knows of a store when it begins to follow the board."""
 
     found: Examination

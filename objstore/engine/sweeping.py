@@ -10,17 +10,16 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass
 from itertools import compress
 from sys import byteorder
+from typing import NamedTuple
 
 from objstore.formats.leads import references_at
 from objstore.formats.segments import BUCKET_BITS, LOW_MASK, Segment
 from objstore.ids import Tid, number
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(NamedTuple):
     """Which revisions a pack keeps of the objects that stay; `full` is false in a Minimal home."""
 
     limit: Tid
@@ -28,8 +27,7 @@ class Terms:
     full: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What goes of a bucket, and what stays. `rewritten` is the size of the largest segment that is to be made
     anew, `tids` are those up to the limit of which a revision stays.
     """

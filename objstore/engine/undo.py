@@ -10,7 +10,6 @@ refused. An object that the transaction created becomes deleted. These are ZODB'
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from objstore.contracts import Conflict, Resolver
 from objstore.engine.lookup import Lookup
@@ -75,4 +74,4 @@ class Undoing:
     def _copy(self, before: Revision | None, oid: Oid, serial: Tid) -> Revision:
         if before is None or before.data is None:
             return Revision(oid, NO_TID, serial, None, None)
-        return replace(before, tid=NO_TID, previous=serial, copied_from=before.tid)
+        return before._replace(tid=NO_TID, previous=serial, copied_from=before.tid)

@@ -19,7 +19,7 @@ meaning, and whoever finds it may remove it. Names that parse as nothing are som
 
 from __future__ import annotations
 
-import re
+from re import fullmatch
 from typing import NamedTuple
 
 from objstore.contracts import Format
@@ -28,16 +28,17 @@ from objstore.ids import Oid, Tid, number
 TEMPORARY = ".tmp"
 TRANSACTION_FILE = "t"
 
+# Patterns are compiled by `re` when they are first asked for, and kept.
 _HEX = "([0-9a-f]{16})"
-_DONE = re.compile(f"working_{_HEX}_{_HEX}_done")
-_TEMP = re.compile(f"working_{_HEX}_temp")
-_SPARE = re.compile(f"spare_{_HEX}")
-_MARK = re.compile(f"(flushed|packed|oids)_{_HEX}")
-_CURRENT = re.compile(f"o{_HEX}\\.c")
-_REVISION = re.compile(f"o{_HEX}\\.{_HEX}")
-_DATA = re.compile(f"o{_HEX}\\.d")
-_TRANSACTION = re.compile(f"t{_HEX}")
-_SEGMENT = re.compile(f"{_HEX}-{_HEX}\\.(0|[1-9][0-9]*)\\.seg")
+_DONE = f"working_{_HEX}_{_HEX}_done"
+_TEMP = f"working_{_HEX}_temp"
+_SPARE = f"spare_{_HEX}"
+_MARK = f"(flushed|packed|oids)_{_HEX}"
+_CURRENT = f"o{_HEX}\\.c"
+_REVISION = f"o{_HEX}\\.{_HEX}"
+_DATA = f"o{_HEX}\\.d"
+_TRANSACTION = f"t{_HEX}"
+_SEGMENT = f"{_HEX}-{_HEX}\\.(0|[1-9][0-9]*)\\.seg"
 
 
 class HomeDirectory(NamedTuple):
@@ -161,11 +162,11 @@ def spare_name(token: bytes) -> str:
 
 def parse_journal_name(name: str) -> DoneName | TempName | SpareName | None:
     """What a name in the journal means; None for a foreign one."""
-    if match := _DONE.fullmatch(name):
+    if match := fullmatch(_DONE, name):
         return DoneName(Tid(bytes.fromhex(match[1])), Tid(bytes.fromhex(match[2])))
-    if match := _TEMP.fullmatch(name):
+    if match := fullmatch(_TEMP, name):
         return TempName(bytes.fromhex(match[1]))
-    if match := _SPARE.fullmatch(name):
+    if match := fullmatch(_SPARE, name):
         return SpareName(bytes.fromhex(match[1]))
     return None
 
@@ -176,7 +177,7 @@ def mark_name(kind: str, value: bytes) -> str:
 
 def parse_mark_name(name: str) -> tuple[str, bytes] | None:
     """The kind and the value of a watermark; None for a foreign name."""
-    match = _MARK.fullmatch(name)
+    match = fullmatch(_MARK, name)
     return (match[1], bytes.fromhex(match[2])) if match else None
 
 
@@ -229,13 +230,13 @@ def transaction_name(tid: Tid) -> str:
 
 def parse_home_name(name: str) -> HomeName | None:
     """What a file's name in the home means; None for a foreign or a temporary one."""
-    if match := _REVISION.fullmatch(name):
+    if match := fullmatch(_REVISION, name):
         return RevisionName(Oid(bytes.fromhex(match[1])), Tid(bytes.fromhex(match[2])))
-    if match := _CURRENT.fullmatch(name):
+    if match := fullmatch(_CURRENT, name):
         return CurrentName(Oid(bytes.fromhex(match[1])))
-    if match := _DATA.fullmatch(name):
+    if match := fullmatch(_DATA, name):
         return DataName(Oid(bytes.fromhex(match[1])))
-    if match := _TRANSACTION.fullmatch(name):
+    if match := fullmatch(_TRANSACTION, name):
         return TransactionName(Tid(bytes.fromhex(match[1])))
     return None
 
@@ -294,7 +295,7 @@ class SegmentName(NamedTuple):
 
 def parse_segment_name(name: str) -> SegmentName | None:
     """What a segment's name means; None for a foreign or a temporary one."""
-    match = _SEGMENT.fullmatch(name)
+    match = fullmatch(_SEGMENT, name)
     if match is None or match[1] > match[2]:
         return None
     return SegmentName(Tid(bytes.fromhex(match[1])), Tid(bytes.fromhex(match[2])), int(match[3]))

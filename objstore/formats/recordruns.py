@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, overload
 from zlib import crc32
 
@@ -74,7 +73,7 @@ class RecordRun(Sequence[Revision]):
         revision = records.decode(self._buffer, offset, self._path)
         if revision.oid != oid or revision.tid != self._token:
             raise self._misplaced(oid, offset)
-        return replace(revision, tid=self.tid)
+        return revision._replace(tid=self.tid)
 
     def chosen(self, positions: Sequence[int]) -> RecordRun:
         """A run of some of the records."""

@@ -14,7 +14,6 @@ import sys
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from itertools import accumulate, compress, pairwise
 from typing import Final, NamedTuple
@@ -68,20 +67,19 @@ def oid_in(bucket: int, low: int) -> Oid:
     return oid_from((bucket << BUCKET_BITS) | low)
 
 
-@dataclass(frozen=True, slots=True)
-class Footer:
+class Footer(NamedTuple):
     """The last bytes of a segment: what it holds and where its index begins."""
 
     kind: Kind
     bucket: int
     first: Tid
     last: Tid
-    count: int
+    entries: int
     index_at: int
     index_crc: int
 
     def encode(self) -> bytes:
-        fields = (self.kind, self.bucket, self.first, self.last, self.count, self.index_at, self.index_crc)
+        fields = (self.kind, self.bucket, self.first, self.last, self.entries, self.index_at, self.index_crc)
         head = _FOOTER.pack(MAGIC, VERSION, *fields, 0)[: -_CRC.size]
         return head + _CRC.pack(crc32(head))
 
@@ -111,9 +109,9 @@ def _padded(size: int) -> int:
 
 
 def _index_size(footer: Footer) -> int:
-    arrays = 16 * footer.count + 8  # one offset more than entries: where the last one ends
+    arrays = 16 * footer.entries + 8  # one offset more than entries: where the last one ends
     if footer.kind is Kind.REVISIONS:
-        arrays += 4 * _SLOTS + 4 + _padded(2 * footer.count)
+        arrays += 4 * _SLOTS + 4 + _padded(2 * footer.entries)
     return arrays
 
 
@@ -240,14 +238,14 @@ class Segment:
         index = buffer[footer.index_at : len(buffer) - FOOTER_SIZE]
         if crc32(index) != footer.index_crc:
             raise CorruptionError(path, "the checksum of a segment's index is wrong", offset=footer.index_at)
-        size = 8 * footer.count
+        size = 8 * footer.entries
         self.tids = _array(index[:size], "Q")
         self._offsets = _array(index[size : 2 * size + 8], "Q")
         at = 2 * size + 8
         if footer.kind is Kind.REVISIONS:
             self._starts = _array(index[at : at + 4 * _SLOTS], "I")
             at += 4 * _SLOTS + 4
-            self._lows = _array(index[at : at + 2 * footer.count], "H")
+            self._lows = _array(index[at : at + 2 * footer.entries], "H")
 
     @property
     def first(self) -> Tid:
@@ -263,7 +261,7 @@ class Segment:
         return len(self.buffer)
 
     def __len__(self) -> int:
-        return self.footer.count
+        return self.footer.entries
 
     def find(self, low: int, upto: int) -> int:
         """The position of the newest revision of an object with tid <= `upto`; -1 where there is none."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from objstore.contracts import Format, History
 from objstore.errors import CorruptionError, FormatVersionError
@@ -14,8 +14,7 @@ from objstore.errors import CorruptionError, FormatVersionError
 FORMAT_VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """What a store is: its history mode, its format, and an identity (a UUID) that no other store has."""
 
     history: History

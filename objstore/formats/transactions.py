@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 from zlib import crc32
 
 from objstore.errors import CorruptionError
@@ -88,14 +88,13 @@ def verified_tid(buffer: memoryview, path: str) -> int:
 # --- the journal file --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class FileHeader:
+class FileHeader(NamedTuple):
     """The first `FILE_HEADER_SIZE` bytes of a journal file that was committed; zeros before.
 
     `token` is unlike that of any other transaction; the records carry it as their tid. `tid` and `previous`
     are those of the transaction and of the one before. `durable` is the newest transaction that was known to
     be durable when this one was committed: recovery needs it to tell a tail that was never acknowledged from
-    damage. `count` is that of the records, `tail` where they end and table and details begin, `end` where all
+    damage. `records` is how many there are, `tail` where they end and table and details begin, `end` where all
     ends. `body_crc` is the checksum of all between the header and `end`.
     """
 
@@ -103,14 +102,14 @@ class FileHeader:
     tid: Tid
     previous: Tid
     durable: Tid
-    count: int
+    records: int
     tail: int
     end: int
     body_crc: int
 
     def encode(self) -> bytes:
         ids = (self.token, self.tid, self.previous, self.durable)
-        sizes = (self.count, self.tail, self.end)
+        sizes = (self.records, self.tail, self.end)
         head = _FILE.pack(FILE_MAGIC, FILE_VERSION, *ids, *sizes, self.body_crc, 0)[: -_CRC.size]
         return head + _CRC.pack(crc32(head))
 
@@ -142,12 +141,12 @@ def encode_tail(transaction: Transaction, sizes: list[int], dead: Container[int]
 
 def decode_tail(buffer: bytes, header: FileHeader, path: str) -> tuple[Transaction, Sequence[int], Sequence[int]]:
     """The transaction, and the offsets and sizes of its records in the order of its oids."""
-    if len(buffer) != header.end - header.tail or len(buffer) < 8 * header.count + _CRC.size:
+    if len(buffer) != header.end - header.tail or len(buffer) < 8 * header.records + _CRC.size:
         raise CorruptionError(path, "a journal file's table is cut off", offset=header.tail)
-    table = buffer[: 8 * header.count]
+    table = buffer[: 8 * header.records]
     if crc32(table) != _CRC.unpack_from(buffer, len(table))[0]:
         raise CorruptionError(path, "the checksum of a journal file's table is wrong", offset=header.tail)
-    sizes: Sequence[int] = struct.unpack(f">{header.count}Q", table)
+    sizes: Sequence[int] = struct.unpack(f">{header.records}Q", table)
     dead = {at for at, size in enumerate(sizes) if size & _DEAD} if max(sizes, default=0) & _DEAD else ()
     if dead:
         sizes = [size & ~_DEAD for size in sizes]

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from objstore.errors import SerializationError
@@ -23,21 +22,25 @@ Symbol = object
 of symbols; a `Global`; a `Use`; or None for all that nobody here asks about."""
 
 
-@dataclass(frozen=True, slots=True)
 class Global:
-    """A class named by two constants."""
+    """A class named by two constants. No tuple, because tuples stand on the stack for tuples."""
 
-    module: Symbol
-    name: Symbol
+    __slots__ = ("module", "name")
+
+    def __init__(self, module: Symbol, name: Symbol) -> None:
+        self.module = module
+        self.name = name
 
 
-@dataclass(eq=False, frozen=True, slots=True)
 class Use:
     """A value taken from the memo by the opcode at `offset`. Made only where a machine notes its uses."""
 
-    offset: int
-    size: int
-    value: Symbol
+    __slots__ = ("offset", "size", "value")
+
+    def __init__(self, offset: int, size: int, value: Symbol) -> None:
+        self.offset = offset
+        self.size = size
+        self.value = value
 
 
 def constant_of(symbol: Symbol) -> int:

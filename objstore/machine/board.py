@@ -15,7 +15,7 @@ it by its owner, or by anybody once the owner is dead.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from objstore.errors import LockProtocolError, StorageError
 from objstore.machine.processes import is_alive
@@ -43,8 +43,7 @@ EXPIRED = 1 << 63
 """Set in the word of a snapshot that was taken from its reader."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reader:
+class Reader(NamedTuple):
     """A snapshot that a process holds. `since` is a time in seconds; `expired`, whether it lost it."""
 
     pid: int

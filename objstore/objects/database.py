@@ -8,7 +8,6 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -349,7 +348,7 @@ class DB:
 
     def setCacheSize(self, size: int) -> None:
         """Change that, for all connections."""
-        self._resize(replace(self._options, cache_size=size))
+        self._resize(self._options._replace(cache_size=size))
 
     def getCacheSizeBytes(self) -> int:
         """How many bytes of records each connection keeps in memory between transactions, about; 0: any."""
@@ -357,7 +356,7 @@ class DB:
 
     def setCacheSizeBytes(self, size: int) -> None:
         """Change that, for all connections."""
-        self._resize(replace(self._options, cache_size_bytes=size))
+        self._resize(self._options._replace(cache_size_bytes=size))
 
     def _resize(self, options: DatabaseOptions) -> None:
         self._options = options

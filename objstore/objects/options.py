@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypedDict, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -15,8 +13,7 @@ from objstore.objects.classes import AllowedClasses
 SCHEME = "objstore"
 
 
-@dataclass(frozen=True, slots=True)
-class DatabaseOptions:
+class DatabaseOptions(NamedTuple):
     """The options of a `DB`.
 
     Each connection keeps up to about `cache_size` objects in memory between transactions, whose records have
@@ -67,12 +64,9 @@ class Location(NamedTuple):
     database: DatabaseOptions
 
 
-_STORE = {each.name for each in dataclasses.fields(StoreOptions)}
-_DATABASE = {each.name for each in dataclasses.fields(DatabaseOptions)}
+_STORE, _DATABASE = set(StoreOptions._fields), set(DatabaseOptions._fields)
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
-_DEFAULTS = {
-    each.name: each.default for kind in (StoreOptions, DatabaseOptions) for each in dataclasses.fields(kind)
-}
+_DEFAULTS = StoreOptions._field_defaults | DatabaseOptions._field_defaults
 _WORDS = {"history": History, "format": Format}
 
 

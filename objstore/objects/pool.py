@@ -8,8 +8,8 @@ moved on now and then, when another transaction ends or another connection is op
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
 from threading import Lock
 from time import monotonic
 from weakref import WeakSet, finalize
@@ -42,7 +42,7 @@ class ConnectionPool:
         self._waiting: list[Connection] = []  # the one used last at the end
         self._used: WeakSet[Connection] = WeakSet()
         self._views: dict[int, tuple[View, finalize[..., Connection]]] = {}
-        self._leaked: SimpleQueue[int] = SimpleQueue()  # filled by garbage collection, at any moment
+        self._leaked: deque[int] = deque()  # filled by garbage collection, at any moment; append is atomic
         self._refreshed = clock()
 
     def take(self) -> Connection:
@@ -70,7 +70,7 @@ class ConnectionPool:
 
     def _watch(self, connection: Connection, view: View) -> None:
         key = id(view)
-        watch = finalize(connection, self._leaked.put, key)
+        watch = finalize(connection, self._leaked.append, key)
         watch.atexit = False
         with self._lock:
             self._views[key] = (view, watch)
@@ -98,7 +98,7 @@ class ConnectionPool:
 
     def refresh(self, *, now: bool = False) -> None:
         """Move the waiting connections on if that was not done for a while, or `now`."""
-        if not self._leaked.empty():
+        if self._leaked:
             self._close_leaked()
         if not now and self._clock() - self._refreshed < REFRESH_AGE:  # asked without the lock: it is not urgent
             return
@@ -117,8 +117,8 @@ class ConnectionPool:
         """Let go of the snapshots of connections that were dropped without being closed."""
         while True:
             try:
-                key = self._leaked.get_nowait()
-            except Empty:
+                key = self._leaked.popleft()
+            except IndexError:
                 return
             with self._lock:
                 view, _ = self._views.pop(key, (None, None))

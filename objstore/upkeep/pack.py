@@ -44,7 +44,7 @@ from objstore.ids import ROOT, Oid, Tid, number, oid_from, oid_numbers, tid_from
 from objstore.revisions import RevisionSummary
 from objstore.upkeep.bybucket import ByBucket
 from objstore.upkeep.byobject import ByObject, divided
-from objstore.upkeep.packing import Ground, Job, PackLimits
+from objstore.upkeep.packing import Counts, Ground, Job, PackLimits
 from objstore.upkeep.reachable import OidSet
 
 __all__ = ["DEFAULT_LIMITS", "PROTECTED", "Doomed", "PackLimits", "pack"]
@@ -102,7 +102,7 @@ class _Pack:
         limit = target.begin_pack(upto)
         protected = frozenset(target.last_tids(PROTECTED))
         full = target.home.history is History.FULL
-        self._job = Job(target, limit, protected, full, dry_run, limits, progress)
+        self._job = Job(target, limit, protected, full, dry_run, limits, progress, Counts())
         home = target.home
         self._ground: Ground
         if isinstance(home, SegmentedHome):

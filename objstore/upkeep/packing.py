@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from objstore.contracts import PackTarget, Progress
 from objstore.ids import Tid
 from objstore.upkeep.reachable import OidSet
 
 
-@dataclass(frozen=True, slots=True)
-class PackLimits:
+class PackLimits(NamedTuple):
     """How much a pack does at a time, which bounds the memory it takes and the time for which writers wait.
 
     `step` objects between two calls of the progress function; `batch` objects and revisions to remove at a
@@ -29,18 +27,17 @@ class PackLimits:
     outlines: int = 32 * 2**20
 
 
-@dataclass(slots=True)
 class Counts:
     """What was removed, or would be."""
 
-    objects: int = 0
-    revisions: int = 0
-    transactions: int = 0
-    freed: int = 0
+    def __init__(self) -> None:
+        self.objects = 0
+        self.revisions = 0
+        self.transactions = 0
+        self.freed = 0
 
 
-@dataclass(slots=True)
-class Job:
+class Job(NamedTuple):
     """A pack that runs: its target and bounds."""
 
     target: PackTarget
@@ -50,7 +47,7 @@ class Job:
     dry_run: bool
     limits: PackLimits
     progress: Progress
-    counts: Counts = field(default_factory=Counts)
+    counts: Counts
 
 
 class Marking(Protocol):
