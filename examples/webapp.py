@@ -128,14 +128,17 @@ class Notebook:
         if response.location is not None:
             headers.append(("Location", response.location))
         start_response(response.status, headers)
-        return [body]
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
     def respond(self, environ: Environ) -> Response:
         path = environ.get("PATH_INFO") or "/"
+        asked = environ["REQUEST_METHOD"]
+        if asked == "HEAD":
+            asked = "GET"  # answered alike, but that the body is not sent
         methods = []
         for method, pattern, handler, fields in self.routes:
             if match := pattern.fullmatch(path):
-                if method == environ["REQUEST_METHOD"]:
+                if method == asked:
                     return handler(*match.groups(), *(form_value(environ, name) for name in fields))
                 methods.append(method)
         if methods:

@@ -183,6 +183,17 @@ def test_a_length_that_is_no_number_is_refused(client: Client) -> None:
     assert client.notes() == []
 
 
+@pytest.mark.parametrize("path", ["/", "/history", "/nowhere", "/add"])
+def test_head_is_answered_as_get_without_the_body(client: Client, path: str) -> None:
+    client.add("one")
+    status, page = client("GET", path)
+    headers = client.headers
+    assert page
+    assert client("HEAD", path) == (status, "")
+    assert client.headers == headers
+    assert headers["Content-Length"] == str(len(page.encode()))
+
+
 def test_notes_are_there_after_reopening(tmp_path: Path) -> None:
     with objstore.open(tmp_path / "kept") as db:
         Client(webapp.Notebook(db, lambda: NOW)).add("still here")
@@ -221,6 +232,10 @@ def test_many_browsers_at_once_over_a_socket(port: int) -> None:
     assert status == 200
     assert sorted(re.findall(r"note-\d+", body)) == sorted(texts)
     assert len(re.findall("/undo/", ask(port, "GET", "/history")[1])) == len(texts)
+
+
+def test_head_over_a_socket(port: int) -> None:
+    assert ask(port, "HEAD", "/") == (200, "")
 
 
 # --- the demo ----------------------------------------------------------------------------------------

@@ -250,6 +250,7 @@ def test_a_merge_for_which_there_is_no_room_waits(filesystem, history):
         store.flush()
     counters = store.home.counters
     assert (counters.merges, counters.merges_put_off > 0) == (0, True)
+    assert store.statistics()["segment_merges_put_off"] == counters.merges_put_off
     filesystem.capacity = None
     commit(store, {0: 6})
     store.flush()

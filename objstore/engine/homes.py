@@ -19,6 +19,7 @@ def home_statistics(home: Home) -> dict[str, int]:
         "segment_flushed_bytes": counters.flushed_bytes,
         "segment_merged_bytes": counters.merged_bytes,
         "segment_merges": counters.merges,
+        "segment_merges_put_off": counters.merges_put_off,
     }
 
 
