@@ -17,6 +17,7 @@ from persistent.mapping import PersistentMapping
 
 from objstore.contracts import History, PackReport, Progress, Store, View
 from objstore.errors import (
+    ClosedError,
     ConflictError,
     ForkedConnectionError,
     HistoryMissingError,
@@ -237,6 +238,31 @@ class DB:
                 sleep(uniform(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt)))
         finally:
             _close(connection, manager)
+
+    @contextmanager
+    def savepoint(self, connection: Connection | None = None) -> Iterator[Any]:
+        """A transaction within a transaction: on an exception what was changed inside is taken back.
+
+        The exception goes on, and the transaction too, for whoever catches it. The transaction is that of the
+        thread's manager, or of the manager of `connection`. Gives the savepoint, which may be rolled back by hand
+        as well. They nest. Nothing is committed by it. Raises UsageError for a connection of another database,
+        ClosedError, and what writing the changes to a savepoint raises.
+        """
+        self._shared.commits.require_open()
+        manager = transaction.manager
+        if connection is not None:
+            manager = connection.transaction_manager
+            if manager is None:
+                raise ClosedError("the connection")
+            if connection.db() is not self:
+                raise UsageError(f"the connection belongs to another database than {self._store.name}")
+        moment = manager.savepoint()
+        try:
+            yield moment
+        except BaseException:
+            if moment.valid:  # else the transaction was ended inside, or rolled back further
+                moment.rollback()
+            raise
 
     # --- the past ---
 
