@@ -13,12 +13,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Unpack
 
 from objstore import errors
-from objstore.contracts import Store, StoreOptions
+from objstore.contracts import PackReport, PackTarget, Progress, Store, StoreOptions
 from objstore.engine.opening import open_store
+from objstore.engine.store import DirectoryStore
 from objstore.errors import (
     ConflictError,
     DataError,
@@ -33,11 +33,19 @@ from objstore.errors import (
     UndoError,
     UsageError,
 )
-from objstore.machine.memory import MemoryFilesystem
+from objstore.ids import Tid
+from objstore.later import Later
 from objstore.machine.posix import PosixFilesystem
 from objstore.objects import DB, Connection
 from objstore.objects.options import Location, Options, locate
-from objstore.upkeep.pack import pack
+
+if TYPE_CHECKING:
+    from objstore.machine import memory as in_memory
+    from objstore.upkeep import copy as copying
+    from objstore.upkeep import pack as packing
+else:
+    in_memory = Later("objstore.machine.memory")
+    copying, packing = Later("objstore.upkeep.copy"), Later("objstore.upkeep.pack")
 
 __all__ = [
     "DB",
@@ -60,21 +68,6 @@ __all__ = [
     "open",
 ]
 
-if TYPE_CHECKING:
-    from objstore.copying import copy
-else:  # a type checker that saw this would take any name for one of ours
-    _LATER = {"copy": "objstore.copying"}
-    """Public names that few programs use, and the modules that are imported when one is first asked for."""
-
-    def __getattr__(name: str) -> object:
-        if name not in _LATER:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module(_LATER[name]), name)
-        return value
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *_LATER})
-
 
 def open(path: str | os.PathLike[str], **options: Unpack[Options]) -> DB:  # noqa: A001  # never starred
     """Open the store at a path, or at a URL `objstore:///path?option=value`.
@@ -91,7 +84,7 @@ def open(path: str | os.PathLike[str], **options: Unpack[Options]) -> DB:  # noq
     path = os.path.abspath(location.path)
 
     def opened(options: StoreOptions) -> Store:
-        return open_store(path, options, filesystem=PosixFilesystem(), packer=pack)
+        return open_store(path, options, filesystem=PosixFilesystem(), packer=_pack)
 
     again = partial(opened, location.store._replace(create=False))  # where there was a store, none is created
     return _database(opened(location.store), location, again)
@@ -103,8 +96,56 @@ def memory(**options: Unpack[Options]) -> DB:
     `history` is "full" by default; the other options are those of `open`.
     """
     location = locate("/memory", options)
-    store = open_store(location.path, location.store, filesystem=MemoryFilesystem(), packer=pack)
+    store = open_store(location.path, location.store, filesystem=in_memory.MemoryFilesystem(), packer=_pack)
     return _database(store, location)
+
+
+def copy(
+    source: str | os.PathLike[str] | DB,
+    dest: str | os.PathLike[str],
+    *,
+    history: str | None = None,
+    format: str | None = None,
+    verify: bool = False,
+    progress: Progress | None = None,
+) -> copying.CopyReport:
+    """Copy a store into a new one, of the same or of another `history` mode ("full" or "minimal") and `format`.
+
+    The source is a path or URL, which is opened for reading meanwhile, or a database that is open: what is
+    committed when the copy begins is copied, and others go on. `dest` is a directory that is not there yet, or
+    empty, or what an interrupted copy has left. `verify` compares every record and transaction afterwards.
+
+    Raises UsageError, OpenError and its kin for either, CorruptionError for what cannot be read, or where `verify`
+    finds a difference, StorageFullError, StorageError. Then `dest` is no store, and is refused by `open`.
+    """
+    wanted = {name: value for name, value in (("history", history), ("format", format)) if value is not None}
+    target = locate(os.fspath(dest), wanted)
+
+    def copied(store: Store) -> copying.CopyReport:
+        if not isinstance(store, DirectoryStore):
+            raise UsageError(f"{store.name} is no store of objstore's own, and cannot be copied")
+        return copying.copy(
+            store,
+            os.path.abspath(target.path),
+            PosixFilesystem(),
+            history=target.store.history,
+            format=target.store.format,
+            verify=verify,
+            progress=progress,
+        )
+
+    if isinstance(source, DB):
+        return copied(source.store)
+    location = locate(os.fspath(source), {"read_only": True})
+    store = open_store(os.path.abspath(location.path), location.store, filesystem=PosixFilesystem(), packer=_pack)
+    try:
+        return copied(store)
+    finally:
+        store.close()
+
+
+def _pack(target: PackTarget, upto: Tid, *, dry_run: bool = False, progress: Progress | None = None) -> PackReport:
+    return packing.pack(target, upto, dry_run=dry_run, progress=progress)
 
 
 def _database(store: Store, location: Location, reopen: Callable[[], Store] | None = None) -> DB:

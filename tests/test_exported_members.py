@@ -6,10 +6,7 @@ import ast
 import subprocess
 import sys
 
-import pytest
-
 import objstore
-import objstore.copying
 import objstore.errors
 import objstore.objects
 
@@ -62,23 +59,12 @@ def test_everything_public_is_documented():
                 assert member.__doc__, f"{kind.__name__}.{name}"
 
 
-def test_what_few_programs_use_is_there_when_it_is_asked_for():
-    code = "import objstore; print('copy' in dir(objstore)); from objstore import copy; print(copy.__module__)"
-    assert _printed(code).split() == ["True", "objstore.copying"]
-    assert objstore.copy is objstore.copying.copy
-
-
-def test_what_is_not_there_is_told_as_by_any_module():
-    with pytest.raises(AttributeError, match="module 'objstore' has no attribute 'cpoy'"):
-        objstore.cpoy  # noqa: B018
-
-
 def test_importing_is_light():
     """None of what only commands, servers or tests need, nor what few programs need and much hangs on."""
     modules = set(ast.literal_eval(_printed("import sys, objstore; print(sorted(sys.modules))")))
     assert "objstore.engine.store" in modules
-    heavy = "click asyncio http BTrees ZODB unittest pytest objstore.cli objstore.upkeep.copy"
-    slow = "dataclasses inspect platform queue uuid"
+    heavy = "click asyncio http BTrees ZODB unittest pytest objstore.cli"
+    slow = "dataclasses inspect json pickletools platform queue random shutil tempfile uuid objstore.upkeep.copy"
     assert modules.isdisjoint([*heavy.split(), *slow.split()])
 
 

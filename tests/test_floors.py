@@ -18,6 +18,7 @@ FLOORS = {
     "ids": 0,
     "revisions": 0,
     "errors": 0,
+    "later": 0,
     "contracts": 0,
     "formats": 1,
     "machine": 2,
@@ -26,7 +27,6 @@ FLOORS = {
     "objects": 5,
     "collections": 6,
     "compat": 6,
-    "copying": 6,
     "cli": 7,
     "web": 7,
 }
@@ -164,6 +164,24 @@ def imports_stand_at_the_top(sources: Sources) -> Iterator[str]:
                         yield f"{module}:{node.lineno}: an import hidden in {getattr(scope, 'name', 'a lambda')}"
 
 
+def late_imports_are_told_to_type_checkers(sources: Sources) -> Iterator[str]:
+    """A module that is imported `Later` is imported as well, for type checkers and for the rules above."""
+    for module, source in sources.items():
+        tree = ast.parse(source)
+        told = {each for node in ast.walk(tree) for each in _imported(node)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Later":
+                late = ast.literal_eval(node.args[0])
+                if late not in told:
+                    yield f"{module}:{node.lineno}: {late} is imported later, and not for type checkers"
+
+
+def _imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.ImportFrom):
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    return [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+
+
 def modules_stay_small(sources: Sources) -> Iterator[str]:
     for module, source in sources.items():
         lines = len(source.splitlines())
@@ -195,6 +213,7 @@ RULES = [
     imports_make_no_circle,
     no_stars,
     imports_stand_at_the_top,
+    late_imports_are_told_to_type_checkers,
     modules_stay_small,
     modules_say_why,
     packages_define_nothing,
@@ -264,6 +283,11 @@ BROKEN: list[tuple[Rule, dict[str, str], str]] = [
         {"objstore.ids": "class C:\n    async def f(self):\n        from os import path"},
         "objstore.ids:3: an import hidden in f",
     ),
+    (
+        late_imports_are_told_to_type_checkers,
+        {"objstore.ids": 'import json\ntempfile = Later("tempfile")'},
+        "objstore.ids:2: tempfile is imported later, and not for type checkers",
+    ),
     (modules_stay_small, {"objstore.ids": "\n" * 501}, "objstore.ids: 501 lines, more than 500"),
     (modules_say_why, {"objstore.ids": "import os"}, "objstore.ids: no docstring"),
     (modules_say_why, {"objstore.ids": ""}, "objstore.ids: no docstring"),
@@ -288,6 +312,10 @@ SOUND = {
     "objstore.engine.b": '"""Why."""\nfrom objstore.ids import number\n' + "\n" * 497,
     "objstore.objects.c": '"""Why."""\ntry:\n    from objstore.formats import d\nexcept ImportError:\n    pass',
     "objstore.formats.d": '"""Why."""\nimport objstore.ids',
+    "objstore.formats.e": (
+        '"""Why."""\nif TYPE_CHECKING:\n    import json\n    from objstore.formats import d\n'
+        'else:\n    json, d = Later("json"), Later("objstore.formats.d")'
+    ),
 }
 
 

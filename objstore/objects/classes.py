@@ -16,18 +16,23 @@ import enum
 import importlib
 import io
 import logging
-import pickletools
 import sys
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from types import FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from objstore.errors import ClassNotAllowedError
 from objstore.ids import Oid
+from objstore.later import Later
 from objstore.objects.broken import is_stand_in, name_of, reconstruct, stand_in
+
+if TYPE_CHECKING:
+    import pickletools
+else:
+    pickletools = Later("pickletools")
 
 AllowedClasses = Iterable[str] | Callable[[str, str], bool]
 """Names, prefixes that end in "." or ".*", or a callable that is given a module and a name in it."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from tempfile import TemporaryFile
 from threading import Thread
 from typing import IO, Any
 
@@ -38,6 +37,7 @@ from objstore.objects.prefetching import Prefetched, oids_in
 from objstore.objects.reading import ObjectReader
 from objstore.objects.root import RootConvenience
 from objstore.objects.savepoints import Mark
+from objstore.objects.scratch import temporary_file
 from objstore.objects.serialize import LostState
 from objstore.objects.shared import DATABASE_NAME, Shared
 from objstore.objects.threads import require_thread, thread_to_keep
@@ -463,7 +463,7 @@ class Connection:
         self._require_open()
         if f is None or isinstance(f, str):
             # Open on return, for the caller to read.
-            f = TemporaryFile(prefix="objstore-export-") if f is None else open(f, "w+b")  # noqa: SIM115
+            f = temporary_file("export") if f is None else open(f, "w+b")  # noqa: SIM115
         export_subgraph(lambda each: self._load(each)[0], oid, f)
         return f
 

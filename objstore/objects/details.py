@@ -6,12 +6,17 @@ Reading never executes a pickle: such an extension is shown undecoded.
 
 from __future__ import annotations
 
-import json
 import pickle
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from objstore.errors import SerializationError
+from objstore.later import Later
 from objstore.revisions import Details
+
+if TYPE_CHECKING:
+    import json
+else:
+    json = Later("json")
 
 UNDECODED = "undecoded"
 """The key under which an extension that is a pickle is shown, as bytes."""

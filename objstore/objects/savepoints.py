@@ -8,14 +8,13 @@ file has no name and is gone when it is closed, or when the process ends.
 from __future__ import annotations
 
 import io
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import IO, NamedTuple
 
 from objstore.errors import StorageError, StorageFullError
 from objstore.ids import Oid, Tid
+from objstore.objects.scratch import temporary_file, temporary_place
 
 
 class Written(NamedTuple):
@@ -75,17 +74,17 @@ class SavepointStore:
             self._file.flush()
         except OSError as error:
             reason = f"a savepoint cannot be written: {error.strerror or error}"
-            raise StorageFullError(tempfile.gettempdir(), reason) from error
+            raise StorageFullError(temporary_place(), reason) from error
         self._log.append((oid, self._places.get(oid)))
         self._places[oid] = _Place(self._end, len(data), serial, references)
         self._end += len(data)
 
     def _spill(self) -> None:
         """Go on in a temporary file."""
-        file = tempfile.TemporaryFile(prefix="objstore-savepoint-")  # noqa: SIM115  # see close
+        file = temporary_file("savepoint")  # see close
         try:
             self._file.seek(0)
-            shutil.copyfileobj(self._file, file)
+            file.write(self._file.read())
         except BaseException:
             file.close()
             raise
