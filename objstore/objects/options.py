@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, TypedDict, cast
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, cast
 
 from objstore.contracts import Format, History, StoreOptions
 from objstore.errors import UsageError
+from objstore.later import Later
 from objstore.objects.classes import AllowedClasses
+
+if TYPE_CHECKING:
+    from urllib import parse
+else:
+    parse = Later("urllib.parse")
 
 SCHEME = "objstore"
 
@@ -136,15 +141,15 @@ def _patterns(value: Any) -> AllowedClasses | None:
 
 
 def _from_url(url: str) -> tuple[str, dict[str, Any]]:
-    parts = urlsplit(url)
+    parts = parse.urlsplit(url)
     if parts.netloc or not parts.path.startswith("/") or parts.fragment:
         raise UsageError(f"a URL of a store is {SCHEME}:///absolute/path?option=value, not {url!r}")
     options: dict[str, Any] = {}
-    for name, text in parse_qsl(parts.query, keep_blank_values=True):
+    for name, text in parse.parse_qsl(parts.query, keep_blank_values=True):
         if name in options:
             raise UsageError(f"given twice in the URL: {name}")
         options[name] = _from_text(name, text)
-    return unquote(parts.path), options
+    return parse.unquote(parts.path), options
 
 
 def _from_text(name: str, text: str) -> Any:
