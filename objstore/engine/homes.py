@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from objstore.contracts import Filesystem, Format, History, Home
 from objstore.engine.buckets import Others
-from objstore.engine.full import FullHome
-from objstore.engine.minimal import MinimalHome
 from objstore.engine.segmented import SegmentedHome
 from objstore.ids import Tid
+from objstore.later import Later
+
+if TYPE_CHECKING:
+    from objstore.engine import full, minimal
+else:
+    full, minimal = Later("objstore.engine.full"), Later("objstore.engine.minimal")
 
 
 def home_statistics(home: Home) -> dict[str, int]:
@@ -35,5 +41,5 @@ def make_home(
     if format is Format.SEGMENTED:
         return SegmentedHome(filesystem, path, history, flushed, others)
     if history is History.FULL:
-        return FullHome(filesystem, path, format)
-    return MinimalHome(filesystem, path, format)
+        return full.FullHome(filesystem, path, format)
+    return minimal.MinimalHome(filesystem, path, format)

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from functools import partial
 from itertools import groupby
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from objstore.contracts import Filesystem, Finding, History, Removal
 from objstore.engine.buckets import DETAILS, OpenBuckets, Others
@@ -25,7 +26,6 @@ from objstore.engine.gathering import Gathered
 from objstore.engine.merging import due, merged
 from objstore.engine.segmentdir import SegmentDirectory
 from objstore.engine.segmentscan import find_damage, listed_buckets
-from objstore.engine.sweeping import Outline, Plan, Terms, kept, outlined, planned
 from objstore.errors import CorruptionError
 from objstore.formats import records
 from objstore.formats.layouts import DETAILS_DIRECTORY, SegmentName
@@ -33,7 +33,13 @@ from objstore.formats.recordruns import encoded
 from objstore.formats.segments import BUCKET_BITS, LOW_MASK, Kind, Segment, bucket_of, low_of, oid_in
 from objstore.formats.transactions import decode_details, verified_tid
 from objstore.ids import Oid, Tid, number
+from objstore.later import Later
 from objstore.revisions import Revision, RevisionSummary, Transaction
+
+if TYPE_CHECKING:
+    from objstore.engine import sweeping
+else:
+    sweeping = Later("objstore.engine.sweeping")
 
 _ROOM_LEFT = 8 * 2**20
 """Bytes of the disk that a merge leaves to those who commit meanwhile."""
@@ -258,17 +264,17 @@ class SegmentedHome:
         """The buckets that have a directory, in order."""
         return listed_buckets(self._filesystem, self._path)
 
-    def outline(self, bucket: int, terms: Terms) -> Outline:
+    def outline(self, bucket: int, terms: sweeping.Terms) -> sweeping.Outline:
         """What a bucket holds and refers to. Raises CorruptionError."""
         with self._passing(bucket):
-            return outlined(bucket, self._buckets.get(bucket).segments, terms)
+            return sweeping.outlined(bucket, self._buckets.get(bucket).segments, terms)
 
-    def plan(self, bucket: int, terms: Terms, doomed: Set[int]) -> Plan:
+    def plan(self, bucket: int, terms: sweeping.Terms, doomed: Set[int]) -> sweeping.Plan:
         """What `sweep` would do."""
         with self._passing(bucket):
-            return planned(self._buckets.get(bucket).segments, terms, doomed)
+            return sweeping.planned(self._buckets.get(bucket).segments, terms, doomed)
 
-    def sweep(self, bucket: int, terms: Terms, doomed: Set[int]) -> int:
+    def sweep(self, bucket: int, terms: sweeping.Terms, doomed: Set[int]) -> int:
         """Remove from a bucket what the terms do not keep, all of the doomed objects (given by their lows), and
         what interrupted runs have left. Durable on return; the bytes that became free.
         """
@@ -277,7 +283,7 @@ class SegmentedHome:
             segments = directory.segments
             return sum(
                 directory.replace((segment,), partial(segment.chosen, mask))[1]
-                for segment, mask in zip(segments, kept(segments, terms, doomed), strict=True)
+                for segment, mask in zip(segments, sweeping.kept(segments, terms, doomed), strict=True)
                 if 0 in mask
             )
 
