@@ -27,8 +27,10 @@ from objstore.ids import NO_TID, ROOT, Oid, Tid, number, oid_from, parse_tid, ti
 from objstore.revisions import Details
 from objstore.upkeep.check import KINDS
 
-COMMANDS = ["init", "info", "readers", "log", "show", "cat", "history", "undo", "pack", "copy", "check"]
-LOOKING = [["info", "--count"], ["log"], ["show", "0"], ["cat", "0", "--hex"], ["history", "0"], ["check"]]
+COMMANDS = ["init", "info", "readers", "log", "show", "cat", "history", "classes", "find", "shell"]
+COMMANDS += ["undo", "pack", "copy", "check"]
+LOOKING = [["info", "--count"], ["log"], ["show", "0"], ["cat", "0", "--hex"], ["history", "0"], ["classes"]]
+LOOKING += [["find", "*"], ["shell", "-c", "print(len(root()))"], ["check"]]
 GONE = "gone_from_here"
 
 

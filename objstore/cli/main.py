@@ -4,7 +4,7 @@ An error that objstore raises on purpose, and one of the operating system, ends 
 stderr and an exit code, without a traceback:
 
     0    it did what was asked
-    1    `check` found something
+    1    `check` found something, or the piece of code of `shell -c` raised an exception
     2    the command line, or the request, does not fit
     3    the store cannot be opened
     4    a conflict, or an undo that later changes stand against
@@ -24,7 +24,22 @@ from typing import Any, Final
 
 import click
 
-from objstore.cli import cat, check, copy, history, info, init, log, pack, readers, show, undo
+from objstore.cli import (
+    cat,
+    check,
+    classes,
+    copy,
+    find,
+    history,
+    info,
+    init,
+    log,
+    pack,
+    readers,
+    shell,
+    show,
+    undo,
+)
 from objstore.cli.output import note
 from objstore.errors import ObjstoreError, StorageError
 
@@ -74,7 +89,7 @@ def main() -> None:
     """Look into, and look after, stores of objects.
 
     STORE is the directory of a store, or a URL (objstore:///absolute/path). Oids and tids are hexadecimal;
-    times are ISO 8601, in UTC where they name no zone. No command but undo executes what a record holds.
+    times are ISO 8601, in UTC where they name no zone. No command but undo and shell executes what a record holds.
 
     Exit codes: 0 done, 1 check found something, 2 usage, 3 the store cannot be opened, 4 a conflict,
     5 no such object, 6 the disk failed, 7 damaged bytes, 130 interrupted, 141 broken pipe.
@@ -89,6 +104,9 @@ for _command in (
     show.show,
     cat.cat,
     history.history,
+    classes.classes,
+    find.find,
+    shell.shell,
     undo.undo,
     pack.pack,
     copy.copy,

@@ -1,7 +1,7 @@
 """How the commands open a store, and which revision of an object they are about.
 
 A command that only looks opens its store for reading, which changes nothing and creates nothing. No command but
-`init` creates a store. All but `undo` need the store alone, without the objects above it.
+`init` creates a store. All but `undo` and `shell` need the store alone, without the objects above it.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def opened(
 
 
 @contextmanager
-def opened_database(where: str) -> Iterator[DB]:
-    """The database of a store that exists, for writing; as `opened`."""
-    with opened(where, read_only=False) as store, DB(store, locate(where, {}).database) as database:
+def opened_database(where: str, *, read_only: bool = False) -> Iterator[DB]:
+    """The database of a store that exists; as `opened`."""
+    with opened(where, read_only=read_only) as store, DB(store, locate(where, {}).database) as database:
         yield database
 
 
