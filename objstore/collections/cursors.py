@@ -90,6 +90,12 @@ class Cursor:
         value = self.value()
         return self._key, value
 
+    @property
+    def remembered(self) -> Any:
+        """The key at which it looks for its place, whether that is there or not; UNBOUNDED before any move."""
+        self._require_open()
+        return self._key
+
     # --- moves ---
 
     def first(self) -> bool:
@@ -204,16 +210,20 @@ class Cursor:
         reverse: bool | None = None,
     ) -> Cursor:
         """Another cursor, in what a span has in common with that of this one."""
-        made = Cursor(
-            self._open_tree(),
-            min,
-            max,
-            excludemin,
-            excludemax,
-            prefix=prefix,
-            reverse=self._reverse if reverse is None else reverse,
-        )
-        made._span = self._span & made._span
+        backwards = self._reverse if reverse is None else reverse
+        made = Cursor(self._open_tree(), min, max, excludemin, excludemax, prefix=prefix, reverse=backwards)
+        return made.within(self._span)
+
+    def within(self, span: Span) -> Cursor:
+        """Another cursor, on no key, in what a span has in common with that of this one."""
+        made = Cursor(self._open_tree(), reverse=self._reverse)
+        made._span = self._span & span
+        return made
+
+    def copy(self, span: Span | None = None) -> Cursor:
+        """Another cursor, at the same place, within a span or all of this one's."""
+        made = self.within(span or self._span)
+        made._key, made._side = self._key, self._side
         return made
 
     def prefix(self, prefix: str | bytes | tuple[Any, ...]) -> Cursor:
