@@ -15,13 +15,20 @@
     |  |- ForkedConnectionError       it was opened before the process forked
     |  |- ThreadMismatchError         it belongs to another thread
     |  |- HistoryMissingError         Minimal keeps no history, or it was packed away
-    |  `- UndoError                   later changes are in the way
+    |  |- UndoError                   later changes are in the way
+    |  |- NotMemberError (KeyError)   a collection has no such member
+    |  |- NotOneError (LookupError)   none was found, or several, where there should be one
+    |  `- ScanError                   no index serves a condition, and scanning was not allowed
     |- DataError                      an object cannot be had, or not be stored
     |  |- POSKeyError (KeyError)      there is no such object in this snapshot
     |  |- ClassNotAllowedError        `allowed_classes` does not name its class
     |  |- SerializationError          the object, or its record, does not fit the format
     |  |- RecordTooLargeError
-    |  `- BrokenModifiedError         an object whose class is missing cannot be changed
+    |  |- BrokenModifiedError         an object whose class is missing cannot be changed
+    |  |- KeyTypeError (TypeError)    a value that has no order cannot be a key
+    |  `- IndexingError               a collection cannot hold an object as it is
+    |     |- UniqueError              another has its key in a unique index
+    |     `- ImmutableKeyError        its key in an immutable index was changed
     |- TransientStoreError (TransientError)    try the transaction again
     |  |- ConflictError               another transaction changed what this one changed
     |  |  |- ReadConflictError        or what it relied on having read
@@ -245,6 +252,84 @@ class BrokenModifiedError(DataError, TypeError):
         super().__init__(f"the class {class_name} cannot be imported, so its objects cannot be changed")
         self.class_name = class_name
         self.oid = oid
+
+
+def _named(obj: object) -> str:
+    oid = getattr(obj, "_p_oid", None)
+    return f"{type(obj).__name__} {oid.hex()}" if oid is not None else f"a new {type(obj).__name__}"
+
+
+class IndexingError(DataError):
+    """A collection cannot hold an object, or not as it has become. `index` names what stands against it."""
+
+    exit_code = 4
+
+    def __init__(self, index: str, reason: str) -> None:
+        super().__init__(f"index {index!r}: {reason}")
+        self.index = index
+        self.reason = reason
+
+
+class UniqueError(IndexingError):
+    """Two objects have one key in a unique index: `holder` has it, `other` wants it too. `key` is the value."""
+
+    def __init__(self, index: str, key: object, holder: object, other: object) -> None:
+        super().__init__(index, f"{_named(other)} has the key {key!r}, which {_named(holder)} has already")
+        self.key = key
+        self.holder = holder
+        self.other = other
+
+
+class ImmutableKeyError(IndexingError):
+    """The key of `obj` in an immutable index was changed from `old` to `new`."""
+
+    def __init__(self, index: str, obj: object, old: object, new: object) -> None:
+        super().__init__(
+            index,
+            f"the key of {_named(obj)} was changed from {old!r} to {new!r}, and is immutable; remove the object, "
+            "change it, and add it anew",
+        )
+        self.obj = obj
+        self.old = old
+        self.new = new
+
+
+class KeyTypeError(DataError, TypeError):
+    """`value` cannot be a key of an index."""
+
+    def __init__(self, value: object, reason: str) -> None:
+        super().__init__(f"{type(value).__name__} cannot be a key: {reason}")
+        self.value = value
+        self.reason = reason
+
+
+class NotMemberError(UsageError, KeyError):
+    """There is no such member in a collection. `key` is what was looked for: a key, or an object."""
+
+    def __init__(self, key: object) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return f"the collection has no member {self.key!r}"
+
+
+class NotOneError(UsageError, LookupError):
+    """Of what was to be found once, there is nothing, or there are several: `several` says which."""
+
+    exit_code = 4
+
+    def __init__(self, what: str, *, several: bool) -> None:
+        super().__init__(f"{'more than one member' if several else 'no member'} of the collection: {what}")
+        self.several = several
+
+
+class ScanError(UsageError):
+    """A condition has no index, and looking at every object was not allowed. `condition` is its text."""
+
+    def __init__(self, condition: str) -> None:
+        super().__init__(f"no index serves {condition}; add one with add_index, or find it with scan=True")
+        self.condition = condition
 
 
 # --- transactions ------------------------------------------------------------------------------------

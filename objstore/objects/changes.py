@@ -17,6 +17,7 @@ from objstore.contracts import PendingTransaction
 from objstore.errors import SerializationError
 from objstore.ids import NO_TID, Oid, Tid
 from objstore.objects.broken import name_of
+from objstore.objects.following import tell_followers
 from objstore.objects.savepoints import Mark, SavepointStore
 from objstore.objects.serialize import LostState, ObjectWriter, WritersJar
 
@@ -82,11 +83,13 @@ class Changes:
     def write(self, sink: Sink, *, settle: bool) -> int:
         """Write every change and every new object that changed ones refer to; how many were written.
 
+        Who follows them is told before, and may change more.
         Objects that were written in this call are not written twice, though they were changed meanwhile; if
         `settle`, they count as unchanged from then on. Raises SerializationError and what the sink and the
         objects raise; the transaction is then to be aborted.
         """
         named, registered, cache = self.named, self._registered, self._cache
+        tell_followers(self._jar, registered, named)
         created, modified, read_current = self._created, self._modified, self.read_current
         serialize, store, estimate = self._writer.serialize, sink.store, cache.update_object_size_estimation
         written: set[Oid] = set()

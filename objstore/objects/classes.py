@@ -46,6 +46,13 @@ ALWAYS = frozenset(
     collections.Counter collections.OrderedDict collections.defaultdict collections.deque
     copyreg.__newobj__ copyreg.__newobj_ex__ copyreg._reconstructor
     datetime.date datetime.datetime datetime.time datetime.timedelta datetime.timezone
+    objstore.collections.collection.Collection objstore.collections.tally.Tally
+    objstore.collections.members.Built objstore.collections.indexes.Index objstore.collections.indexes.Computed
+    objstore.collections.conditions.Term objstore.collections.conditions.Matches
+    objstore.collections.conditions.And objstore.collections.conditions.Or objstore.collections.conditions.Not
+    objstore.collections.conditions.Equal objstore.collections.conditions.AnyOf
+    objstore.collections.conditions.Range objstore.collections.conditions.Prefix
+    objstore.collections.conditions.Has
     decimal.Decimal fractions.Fraction uuid.SafeUUID uuid.UUID zoneinfo.ZoneInfo zoneinfo.ZoneInfo._unpickle
     persistent.Persistent persistent.dict.PersistentDict persistent.list.PersistentList
     persistent.mapping.PersistentMapping persistent.wref.PersistentWeakKeyDictionary persistent.wref.WeakRef

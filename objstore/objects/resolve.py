@@ -17,6 +17,7 @@ from objstore.formats import pickles
 from objstore.ids import Oid
 from objstore.objects.broken import is_stand_in
 from objstore.objects.classes import ClassFinder
+from objstore.objects.following import is_followed
 from objstore.objects.reading import RecordUnpickler, split_class, weak_oid
 from objstore.objects.serialize import RecordPickler
 
@@ -128,6 +129,8 @@ class ConflictResolver:
         if resolve is None:
             return None
         new = unpickler.load()
+        if is_followed(new):
+            raise SerializationError("it is followed, by a collection's indexes or others, so it is not merged")
         old = self._state(conflict.old, references, conflict.oid)
         committed = self._state(conflict.committed, references, conflict.oid)
         state = resolve(old, committed, new)

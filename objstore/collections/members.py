@@ -1,0 +1,217 @@
+"""The persistent parts of a collection, and the one way in which members move in its indexes.
+
+Every member has an id, which its record keeps: oids change where objects are imported elsewhere, ids do not. What
+a member is indexed under is kept by its id, so that the old keys can be taken out when it has new ones already.
+Whatever is refused is refused before anything is changed.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from BTrees.LOBTree import LOBTree
+from persistent import Persistent
+
+from objstore.collections.indexes import Index, Slot
+from objstore.collections.keys import Key, decode, is_whole
+from objstore.collections.tally import Tally
+from objstore.errors import ImmutableKeyError, IndexingError, UniqueError, UsageError
+from objstore.ids import number
+from objstore.objects.following import followers
+
+Entry = tuple[Slot, ...]
+"""The keys of one member, in every index; empty where there is no index any more."""
+
+_OID_BITS = 40
+_FRESH = 1 << (_OID_BITS - 1)
+"""Ids of members that have no oid yet begin here, those made of oids end here."""
+
+
+class Built(NamedTuple):
+    """An index of a collection, with its keys. `name` is "" for the one by which it has its members."""
+
+    name: str
+    definition: Index
+    tree: Any
+
+    @property
+    def title(self) -> str:
+        """What it is called in messages."""
+        return self.name or "key"
+
+    def holder(self, key: Key) -> int | None:
+        """Which id has a key, in a unique index."""
+        found: int | None = self.tree.get(key)
+        return found
+
+    def insert(self, key: Key, member: int) -> None:
+        """Have a key for a member. It may be there already."""
+        if self.definition.unique:
+            self.tree[key] = member
+        else:
+            self.tree.insert((*key, member))
+
+    def remove(self, key: Key, member: int) -> None:
+        """Have it no more. It may be gone already, or be another's by now."""
+        if not self.definition.unique:
+            self.tree.discard((*key, member))
+        elif self.tree.get(key) == member:
+            del self.tree[key]
+
+    def has(self, key: Key, member: int) -> bool:
+        """Whether a member has a key."""
+        return self.tree.get(key) == member if self.definition.unique else (*key, member) in self.tree
+
+
+class Move(NamedTuple):
+    """A member on its way from one entry to another; the id is None as long as it has none."""
+
+    obj: Persistent
+    member: int | None
+    old: Entry
+    new: Entry
+
+
+class Members:
+    """What a collection's parts do together. Made by the collection for each of its calls, or kept by it."""
+
+    __slots__ = ("built", "by_id", "entries", "salt", "tally")
+
+    def __init__(
+        self, by_id: LOBTree, entries: LOBTree, tally: Tally, built: tuple[Built | None, ...], salt: int
+    ) -> None:
+        self.by_id = by_id
+        self.entries = entries
+        self.tally = tally
+        self.built = built
+        self.salt = salt
+
+    @property
+    def by_key(self) -> Built:
+        """The index of the keys by which the collection has its members."""
+        first = self.built[0]
+        if first is None:
+            raise UsageError("this collection has lost the index of its keys")
+        return first
+
+    # --- ids ---
+
+    def new_id(self, obj: Persistent, jar: Any) -> int:
+        """An id for a new member: of another collection that has it, made of its oid, or by chance.
+
+        Neighbours of one process get neighbouring ids, so that a transaction changes few leaves of the trees;
+        those of two processes do not. Objects that are not stored yet are, if the collection is.
+        """
+        if jar is not None and obj._p_jar is None:
+            jar.add(obj)
+        for _, token in followers(obj):
+            if isinstance(token, int) and token not in self.by_id:
+                return token
+        low = number(obj._p_oid) % _FRESH if obj._p_oid is not None else _FRESH + len(self.by_id) % _FRESH
+        member = (self.salt << _OID_BITS) | low
+        while member in self.by_id:
+            member = secrets.randbelow(2**62)
+        return member
+
+    # --- moving ---
+
+    def entry_of(self, obj: Persistent) -> Entry:
+        """The keys that an object has as it is now. Raises KeyTypeError, IndexingError, and others.
+
+        Functions and properties raise what they will.
+        """
+        entry = tuple(each.definition.slot(obj) if each is not None else () for each in self.built)
+        if not entry[0] or not is_whole(entry[0][0]):
+            parts = ", ".join(map(str, self.by_key.definition.on))
+            raise IndexingError("key", f"a {type(obj).__name__} without {parts} has no key")
+        return entry
+
+    def move_of(self, obj: Persistent, member: int) -> Move:
+        """From what a member is indexed under to what it is to be indexed under."""
+        return Move(obj, member, self.entries[member], self.entry_of(obj))
+
+    def require_fit(self, moves: list[Move]) -> list[Move]:
+        """Refuse moves that break a rule; else the moves, with those of members that have to make way for them.
+
+        These were changed in this transaction too, and will give up a key that another takes.
+        Raises UniqueError, ImmutableKeyError.
+        """
+        moves = list(moves)
+        moving = {move.member for move in moves}
+        given_up = {(at, key) for move in moves for at, key in self._given_up(move)}
+        taken: dict[tuple[int, Key], Persistent] = {}
+        for move in moves:  # which may grow
+            self._require_mutable(move)
+            for at, key in self._taken(move):
+                built = self.built[at]
+                if built is None or not built.definition.unique:
+                    continue
+                other = taken.setdefault((at, key), move.obj)
+                if other is not move.obj:
+                    raise UniqueError(built.title, decode(key), other, move.obj)
+                holder = built.holder(key)
+                if holder is None or holder == move.member or (at, key) in given_up:
+                    continue
+                obj = self.by_id[holder]
+                way = self.move_of(obj, holder) if holder not in moving and _is_changed(obj) else None
+                if way is None or (at, key) not in (lost := set(self._given_up(way))):
+                    raise UniqueError(built.title, decode(key), obj, move.obj)
+                moves.append(way)
+                moving.add(holder)
+                given_up |= lost
+        return moves
+
+    def _require_mutable(self, move: Move) -> None:
+        if move.old != move.new:
+            for built, (old, new) in zip(self.built, _pairs(move), strict=False):
+                if built is not None and built.definition.immutable and old and old != new:
+                    raise ImmutableKeyError(built.title, move.obj, _told(old), _told(new))
+
+    def _given_up(self, move: Move) -> Iterable[tuple[int, Key]]:
+        for at, (old, new) in enumerate(_pairs(move)):
+            if old != new:
+                yield from ((at, key) for key in old if key not in new)
+
+    def _taken(self, move: Move) -> Iterable[tuple[int, Key]]:
+        for at, (old, new) in enumerate(_pairs(move)):
+            if old != new:
+                yield from ((at, key) for key in new if key not in old)
+
+    def make(self, moves: list[Move]) -> int:
+        """Make moves that fit; how many changed anything. If it fails in the middle, all is as it was before."""
+        done: list[tuple[Built, Key, int, bool]] = []
+        count = 0
+        try:
+            for removing in (True, False):  # a key may go from one member to another
+                for move in moves:
+                    for at, key in self._given_up(move) if removing else self._taken(move):
+                        built, member = self.built[at], move.member
+                        if built is not None and member is not None:
+                            (built.remove if removing else built.insert)(key, member)
+                            done.append((built, key, member, removing))
+            for move in moves:
+                if move.old != move.new:
+                    self.entries[move.member] = move.new
+                    count += 1
+        except BaseException:
+            for built, key, member, removed in reversed(done):
+                (built.insert if removed else built.remove)(key, member)
+            raise
+        return count
+
+
+def _pairs(move: Move) -> Iterable[tuple[Slot, Slot]]:
+    """What a member had and has in each index. An entry may be from before an index was added."""
+    missing = len(move.new) - len(move.old)
+    return zip((*move.old, *((),) * missing), move.new, strict=False)
+
+
+def _is_changed(obj: Persistent) -> bool:
+    return obj._p_jar is None or bool(obj._p_changed)
+
+
+def _told(slot: Slot) -> Any:
+    values = [decode(key) for key in slot]
+    return values[0] if len(values) == 1 else values

@@ -1,0 +1,266 @@
+"""How the members are found for which a condition holds.
+
+Of the conditions that must hold together, those that an index serves are looked up in it, the most selective
+first; a compound index serves several at once. Another index that has not many more ids is intersected. What is
+left is checked, member by member: by what the indexes have of it, if one is on that attribute, else by the object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from objstore.collections.conditions import (
+    And,
+    Condition,
+    Has,
+    Matches,
+    Not,
+    Or,
+    Span,
+    Term,
+    conjuncts,
+    passes,
+    read_keys,
+)
+from objstore.collections.indexes import Computed, Part
+from objstore.collections.keys import BEYOND, Key
+from objstore.collections.members import Built, Members
+from objstore.collections.sources import Both, Either, Everything, Filtered, Source, Spans, Without
+from objstore.errors import UsageError
+
+CHEAPER = 10
+"""Looking a member up to check it costs about as much as taking so many ids from an index."""
+
+
+class Check(NamedTuple):
+    """Decides for one member. `loads` says whether it looks at the object."""
+
+    passes: Callable[[int], bool]
+    loads: bool
+    text: str
+
+
+class Plan(NamedTuple):
+    """The ids to look at, and what is to be checked of each by looking at the object."""
+
+    source: Source
+    checks: list[Check]
+
+    @property
+    def unserved(self) -> list[str]:
+        """The conditions that no index serves."""
+        return [check.text for check in self.checks]
+
+    def lines(self) -> list[str]:
+        """What it does, for people."""
+        return [
+            *self.source.lines(),
+            *(f"check {text}, by every object: no index has it" for text in self.unserved),
+        ]
+
+
+class _Option(NamedTuple):
+    source: Source
+    covers: frozenset[int]
+    """Which of the conditions hold for all that it has, by their numbers."""
+
+
+def plan(members: Members, condition: Condition) -> Plan:
+    """The way to find all for which a condition holds. Raises UsageError, KeyTypeError."""
+    return _Planner(members).plan(condition)
+
+
+def index_on(members: Members, name: str) -> tuple[int | None, tuple[Part, ...]]:
+    """What a name stands for: what the index of that name is on, or an attribute; and the index that has it of
+    every member, with one key of each, if there is one."""
+    parts: tuple[Part, ...] = (name,)
+    for built in members.built:
+        if built is not None and built.name == name:
+            parts = built.definition.on
+    return _position(members, parts, multiple=False), parts
+
+
+def _position(members: Members, parts: tuple[Part, ...], *, multiple: bool) -> int | None:
+    for position, built in enumerate(members.built):
+        if built is not None:
+            definition = built.definition
+            if definition.on == parts and definition.multiple == multiple and definition.where is None:
+                return position
+    return None
+
+
+class _Planner:
+    def __init__(self, members: Members) -> None:
+        self._members = members
+
+    def plan(self, condition: Condition) -> Plan:
+        conditions = conjuncts(condition)
+        source, left = self._conjunction(conditions)
+        checks = [self._check(each) for each in left]
+        reading = [check for check in checks if not check.loads]
+        if reading:
+            source = _filtered(source or Everything(self._members), reading)
+        return Plan(source or Everything(self._members), [check for check in checks if check.loads])
+
+    def _source(self, condition: Condition) -> Source | None:
+        """A source of exactly what fulfils a condition, without looking at objects; None where there is none."""
+        if isinstance(condition, Or):
+            sources = [self._source(each) for each in condition.conditions]
+            found = [each for each in sources if each is not None]
+            return Either(found) if len(found) == len(sources) else None
+        plan = self.plan(condition)
+        return plan.source if not plan.checks else None
+
+    def _conjunction(self, conditions: list[Condition]) -> tuple[Source | None, list[Condition]]:
+        """A source for what fulfils all conditions but those that are left, None where it would be everything."""
+        options = self._options(conditions)
+        left = set(range(len(conditions)))
+        chosen: list[Source] = []
+        if len(options) > 1:
+            options.sort(key=lambda option: (option.source.estimate, -len(option.covers)))
+        for option in options:
+            if option.covers & left and (not chosen or self._pays(option.source, chosen[0])):
+                chosen.append(option.source)
+                left -= option.covers
+        source = (Both(chosen) if len(chosen) > 1 else chosen[0]) if chosen else None
+        without = self._negations(conditions, left, source)
+        if without:
+            source = Without(source or Everything(self._members), without)
+        return source, [conditions[number] for number in sorted(left)]
+
+    def _pays(self, source: Source, first: Source) -> bool:
+        """Whether a source is better intersected with than checked."""
+        return source.estimate <= CHEAPER * max(first.estimate, 1)
+
+    def _negations(self, conditions: list[Condition], left: set[int], source: Source | None) -> list[Source]:
+        """What is to be taken away; the conditions that are met by this are left no more."""
+        found = []
+        for number in sorted(left):
+            condition = conditions[number]
+            if isinstance(condition, Not):
+                inner = self._source(condition.condition)
+                if inner is not None and (source is None or self._pays(inner, source)):
+                    found.append(inner)
+                    left.discard(number)
+        return found
+
+    # --- what indexes serve ---
+
+    def _options(self, conditions: list[Condition]) -> list[_Option]:
+        options = []
+        terms = [(number, each) for number, each in enumerate(conditions) if isinstance(each, Term)]
+        for built in self._members.built:
+            implied = self._implied(built, conditions) if built is not None else None
+            if built is not None and implied is not None:
+                options += self._of_index(built, terms, implied)
+        for number, condition in enumerate(conditions):
+            if isinstance(condition, Or):
+                source = self._source(condition)
+                if source is not None:
+                    options.append(_Option(source, frozenset([number])))
+        return options
+
+    def _implied(self, built: Built, conditions: list[Condition]) -> frozenset[int] | None:
+        """Which conditions say that a member is in a partial index; None where nothing says so."""
+        if built.definition.where is None:
+            return frozenset()
+        wanted = conjuncts(built.definition.where)
+        if not all(each in conditions for each in wanted):
+            return None
+        return frozenset(number for number, each in enumerate(conditions) if each in wanted)
+
+    def _of_index(self, built: Built, terms: list[tuple[int, Term]], implied: frozenset[int]) -> list[_Option]:
+        options = []
+        by_part: dict[Part, list[tuple[int, Term]]] = {}
+        on = built.definition.on
+        for number, term in terms:
+            parts = self._parts(term)
+            if isinstance(term.test, Has) == built.definition.multiple:
+                if parts == on:
+                    spans = term.test.spans(len(on))
+                    options.append(_Option(Spans(built, spans, str(term)), implied | {number}))
+                elif len(parts) == 1:
+                    by_part.setdefault(parts[0], []).append((number, term))
+        if len(on) > 1 and on[0] in by_part:
+            options.append(_compound(built, by_part, implied))
+        if not options and implied and on == self._members.by_key.definition.on:
+            # Every member has a key, so this has every member for which its condition holds.
+            options.append(_Option(Spans(built, [((), (BEYOND,))], f"all with {built.definition.where}"), implied))
+        return options
+
+    def _parts(self, term: Term) -> tuple[Part, ...]:
+        """What a term is about. Raises UsageError for a plain test of a multi-valued index."""
+        for built in self._members.built:
+            if built is not None and built.name == term.name:
+                if built.definition.multiple and not isinstance(term.test, Has):
+                    raise UsageError(f"the index {term.name!r} is multi-valued: find it with {term.name}=has(...)")
+                return built.definition.on
+        return (term.name,)
+
+    # --- checks ---
+
+    def _check(self, condition: Condition) -> Check:
+        if isinstance(condition, Term):
+            return self._check_term(condition)
+        if isinstance(condition, Matches):
+            return self._check_function(condition.function, str(condition))
+        if isinstance(condition, Not):
+            inner = self._check(condition.condition)
+            return Check(lambda member: not inner.passes(member), inner.loads, str(condition))
+        if not isinstance(condition, And | Or):
+            raise UsageError(f"{type(condition).__name__} is not a kind of condition that can be looked for")
+        # What is decided without the object comes first.
+        checks = sorted((self._check(each) for each in condition.conditions), key=lambda check: check.loads)
+        decide = all if isinstance(condition, And) else any
+        return Check(
+            lambda member: decide(check.passes(member) for check in checks),
+            any(check.loads for check in checks),
+            str(condition),
+        )
+
+    def _check_term(self, term: Term) -> Check:
+        parts = self._parts(term)
+        spans = term.test.spans(len(parts))
+        position = _position(self._members, parts, multiple=isinstance(term.test, Has))
+        if position is not None:
+            entries = self._members.entries
+            return Check(lambda member: passes(entries[member][position], spans), False, str(term))
+        read, by_id = read_keys(parts, term.test), self._members.by_id
+        return Check(lambda member: passes(read(by_id[member]), spans), True, str(term))
+
+    def _check_function(self, function: Computed, text: str) -> Check:
+        by_id, call = self._members.by_id, function.function
+        return Check(lambda member: bool(call(by_id[member])), True, text)
+
+
+def _compound(built: Built, by_part: dict[Part, list[tuple[int, Term]]], implied: frozenset[int]) -> _Option:
+    """What a compound index serves: values of its first parts, and perhaps a span of the next."""
+    prefixes: list[Key] = [()]
+    covers = set(implied)
+    texts = []
+    spans: list[Span] | None = None
+    for part in built.definition.on:
+        candidates = by_part.get(part, [])
+        if not candidates:
+            break
+        pointed = [each for each in candidates if each[1].test.points() is not None]
+        number, term = (pointed or candidates)[0]
+        covers.add(number)
+        texts.append(str(term))
+        points = term.test.points()
+        if points is None:
+            spans = [
+                ((*prefix, *low), (*prefix, *high)) for prefix in prefixes for low, high in term.test.spans(1)
+            ]
+            break
+        prefixes = [(*prefix, *point) for prefix in prefixes for point in points]
+    if spans is None:
+        spans = [(prefix, (*prefix, BEYOND)) for prefix in prefixes]
+    return _Option(Spans(built, spans, " and ".join(texts)), frozenset(covers))
+
+
+def _filtered(source: Source, checks: list[Check]) -> Source:
+    tests = [check.passes for check in checks]
+    test = tests[0] if len(tests) == 1 else lambda member: all(each(member) for each in tests)
+    return Filtered(source, test, [check.text for check in checks])

@@ -1,0 +1,96 @@
+"""Objects that follow others: told of every change before it is written.
+
+An index must fit the objects it was made of, by whatever path these were reached and changed. So an object can
+carry what follows it, in an ordinary attribute that is stored with it: `_followers`, a tuple of pairs of a
+persistent object with a method `follow`, and a token that this has chosen. Before a savepoint or a commit writes
+the changes, each follower is called once with all the objects of its that were changed, and what it
+changes is written in the same transaction. What it raises fails the savepoint or the commit.
+
+Nothing is asked of objects that nobody follows but whether they have the attribute in their `__dict__`. Objects
+without a `__dict__` cannot be followed.
+
+What two transactions made of a followed object is never merged: its followers have seen one version or the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from persistent import Persistent
+
+from objstore.ids import Oid
+
+FOLLOWERS = "_followers"
+"""The attribute."""
+
+Pair = tuple["Follower", Any]
+"""A follower and its token, as they stand in the attribute."""
+
+
+Told = list[tuple[Persistent, Any]]
+"""Objects, each with the token of the follower that is told of them."""
+
+
+class Follower(Protocol):
+    """Persistent objects with this method may follow others."""
+
+    def follow(self, changed: Told) -> None:
+        """These objects were changed, or are new, and are about to be written; each comes with its token.
+
+        It may change other objects. Those that are followed themselves, and were about to be written already,
+        are not told of a second time.
+        """
+
+
+def followers(obj: Persistent) -> tuple[Pair, ...]:
+    """Who follows an object. It is loaded if need be."""
+    obj._p_activate()
+    found: tuple[Pair, ...] = getattr(obj, "__dict__", {}).get(FOLLOWERS, ())
+    return found
+
+
+def set_followers(obj: Persistent, pairs: tuple[Pair, ...]) -> bool:
+    """Say who follows an object from now on, which changes it; False where it has no place for that."""
+    obj._p_activate()
+    attributes = getattr(obj, "__dict__", None)
+    if attributes is None:
+        return False
+    obj._p_changed = True  # first: some objects refuse
+    if pairs:
+        attributes[FOLLOWERS] = pairs
+    else:
+        attributes.pop(FOLLOWERS, None)
+    return True
+
+
+def tell_followers(jar: object, registered: list[Persistent], named: Mapping[Oid, Persistent]) -> None:
+    """Tell them of all that was changed or is new. `registered` may grow meanwhile; they are told of that too."""
+    at, told = 0, set[int]()
+    while True:
+        new = [obj for obj in list(named.values()) if id(obj) not in told]
+        fresh = [*new, *registered[at:]]
+        if not fresh:
+            return
+        at = len(registered)
+        told.update(map(id, new))
+        for follower, changed in _by_follower(jar, fresh):
+            follower.follow(changed)
+
+
+def _by_follower(jar: object, objects: Iterable[Persistent]) -> list[tuple[Follower, Told]]:
+    found: dict[int, tuple[Follower, Told]] = {}
+    for obj in objects:
+        if type(obj).__dictoffset__:
+            attributes = obj.__dict__
+            if FOLLOWERS in attributes and obj._p_changed and obj._p_jar is jar:
+                for follower, token in attributes[FOLLOWERS]:
+                    found.setdefault(id(follower), (follower, []))[1].append((obj, token))
+    return list(found.values())
+
+
+def is_followed(state: Any) -> bool:
+    """Whether a state, as `__getstate__` gave it, is that of an object with followers."""
+    if isinstance(state, tuple) and len(state) == 2:  # of an object that has slots too
+        state = state[0]
+    return isinstance(state, dict) and bool(state.get(FOLLOWERS))
