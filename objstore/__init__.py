@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
 from objstore import errors
-from objstore.contracts import PackReport, PackTarget, Progress, Store, StoreOptions
+from objstore.contracts import PackOptions, PackReport, PackTarget, Progress, Store, StoreOptions
 from objstore.engine.opening import open_store
 from objstore.engine.store import DirectoryStore
 from objstore.errors import (
@@ -144,8 +144,15 @@ def copy(
         store.close()
 
 
-def _pack(target: PackTarget, upto: Tid, *, dry_run: bool = False, progress: Progress | None = None) -> PackReport:
-    return packing.pack(target, upto, dry_run=dry_run, progress=progress)
+def _pack(
+    target: PackTarget,
+    upto: Tid,
+    *,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+    options: PackOptions | None = None,
+) -> PackReport:
+    return packing.pack(target, upto, dry_run=dry_run, progress=progress, options=options)
 
 
 def _database(store: Store, location: Location, reopen: Callable[[], Store] | None = None) -> DB:

@@ -27,6 +27,7 @@ FLOORS = {
     "objects": 5,
     "collections": 6,
     "compat": 6,
+    "zodb": 6,
     "cli": 7,
     "web": 7,
 }

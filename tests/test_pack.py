@@ -9,7 +9,7 @@ from store_fixtures import stores_of
 from stores import COMBINATIONS, FULL, add_up, commit, contents
 from zodbrecords import Pid, pickled
 
-from objstore.contracts import Format, History
+from objstore.contracts import Format, History, PackOptions
 from objstore.errors import (
     CorruptionError,
     HistoryMissingError,
@@ -394,3 +394,48 @@ def damage(store, at, tid=None):
 def reopened(store):
     store.close()
     return packing_store(store.filesystem, store.settings.history, store.settings.format)
+
+
+class TestOptions:
+    def test_garbage_stays_where_it_is_not_collected(self, store):
+        commit(store, {0: "root", 1: "a", 2: "alone"}, {0: (1,)})
+        commit(store, {1: "a, changed", 3: "short-lived"})
+        commit(store, {3: None})
+        age(store)
+        report = store.pack(MAX_TID, options=PackOptions(collect=False))
+        assert contents(store, range(4)) == {0: "root", 1: "a, changed", 2: "alone"}
+        assert home_oids(store) == [0, 1, 2]
+        assert report.objects_removed == 1
+        assert len(tids_of(store, 1)) == 1
+        store.pack(MAX_TID)
+        assert home_oids(store) == [0, 1]
+
+    def test_what_was_deleted_after_the_time_stays(self, full):
+        commit(full, {0: "root", 1: "a"})
+        last = full.last_tid()
+        commit(full, {1: None})
+        age(full)
+        full.pack(last, options=PackOptions(collect=False))
+        assert contents(full, [1], at=last) == {1: "a"}
+
+    def test_no_transaction_is_protected_where_none_is_to_be(self, full):
+        for at in range(3):
+            commit(full, {0: at, 1 + at: "alone"})
+        full.pack(MAX_TID, options=PackOptions(protect=0))
+        assert home_oids(full) == [0]
+        assert tids_of(full, 0) == [full.last_tid()]
+
+    def test_references_that_are_not_known_are_asked_for(self, full):
+        commit(full, {1: "referred to", 2: "alone"})
+        view = full.view()
+        pending = full.begin(Details(), view, add_up)
+        pending.store(oid_from(0), NO_TID, b"encrypted", None, opaque=True)
+        pending.vote()
+        pending.finish()
+        view.close()
+        for at in range(2):
+            commit(full, {3: at})
+        with pytest.raises(CorruptionError):
+            full.pack(MAX_TID)
+        full.pack(MAX_TID, options=PackOptions(protect=0, references=lambda _: oid_from(1)))
+        assert home_oids(full) == [0, 1]

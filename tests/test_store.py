@@ -9,7 +9,7 @@ from uuid import RFC_4122, UUID
 import pytest
 from simulated import SimulatedFilesystem
 from store_fixtures import stores_of
-from stores import COMBINATIONS, FULL, PATH, add_up, commit, contents, open_on, record, value_of
+from stores import COMBINATIONS, FULL, PATH, add_up, commit, contents, open_on, record, refuse, value_of
 
 from objstore.contracts import Format, History, StoreOptions
 from objstore.engine.opening import open_store
@@ -555,3 +555,69 @@ def test_an_old_revision_is_found_without_reading_all_that_came_after(format):
     filesystem.before_read = read.append
     assert value_of(store.revision(ROOT, tids[0]).data) == 0
     assert len(read) < 10
+
+
+class TestAnySerials:
+    """Writers who do not say what their view shows, as storages of ZODB, of which several may share one."""
+
+    def written(self, store, serial, value="mine", resolver=refuse):
+        view = store.view()
+        pending = store.begin(Details(), view, resolver, any_serials=True)
+        try:
+            pending.store(oid_from(1), serial, *record(value))
+            pending.vote()
+            return pending.finish()
+        finally:
+            pending.abort()
+            view.close()
+
+    def test_a_serial_from_before_the_view_conflicts(self, store):
+        first = commit(store, {0: "root", 1: "one"})
+        commit(store, {1: "two"})
+        with pytest.raises(ConflictError):
+            self.written(store, first)
+        store.flush()
+        with pytest.raises(ConflictError):
+            self.written(store, first)
+
+    def test_the_current_serial_does_not(self, store):
+        commit(store, {0: "root", 1: "one"})
+        tid = self.written(store, store.last_tid())
+        assert contents(store, [1]) == {1: "mine"}
+        assert self.written(store, tid) == store.last_tid()
+
+    def test_it_is_resolved(self, full):
+        first = commit(full, {0: "root", 1: 10})
+        commit(full, {1: 15})
+        self.written(full, first, 12, add_up)
+        assert contents(full, [1]) == {1: 17}
+
+    def test_what_is_checked_need_not_be_in_the_view(self, store):
+        first = commit(store, {0: "root", 1: "one"})
+        commit(store, {1: "two"})
+        view = store.view()
+        pending = store.begin(Details(), view, add_up, any_serials=True)
+        pending.check_current(oid_from(1), first)
+        with pytest.raises(ReadConflictError):
+            pending.vote()
+        view.close()
+
+    def test_an_object_that_is_not_here_is_new(self, store):
+        """ZODB.DemoStorage: what was loaded from below is stored above, with the serial that it has below."""
+        self.written(store, tid_from(2**58))
+        assert contents(store, [1]) == {1: "mine"}
+        assert next(store.summaries(oid_from(1))).previous == NO_TID
+        assert number(store.new_oid()) > 1
+
+
+def test_an_opaque_record_is_not_asked_for_its_references(full):
+    view = full.view()
+    pending = full.begin(Details(), view, add_up)
+    pending.store(ROOT, NO_TID, b"encrypted", None, opaque=True)
+    pending.vote()
+    tid = pending.finish()
+    view.close()
+    assert full.revision(ROOT, tid).references is None
+    with pytest.raises(CorruptionError):
+        full.pack(tid)
+    assert full.revision(ROOT, tid).data == b"encrypted"

@@ -20,6 +20,7 @@ from objstore.contracts.machine import (
 from objstore.contracts.store import (
     Conflict,
     Packer,
+    PackOptions,
     PackReport,
     PackTarget,
     PendingTransaction,
@@ -41,6 +42,7 @@ __all__ = [
     "Home",
     "LockedError",
     "Mutex",
+    "PackOptions",
     "PackReport",
     "PackTarget",
     "Packer",

@@ -89,12 +89,20 @@ class PendingTransaction(Protocol):
     """
 
     def store(
-        self, oid: Oid, serial: Tid, data: bytes | None, references: bytes | None, copied_from: Tid | None = None
+        self,
+        oid: Oid,
+        serial: Tid,
+        data: bytes | None,
+        references: bytes | None,
+        copied_from: Tid | None = None,
+        *,
+        opaque: bool = False,
     ) -> None:
         """Write an object's record, changed from the revision `serial` (NO_TID for a new object).
 
-        `data` None deletes. `references` are packed oids, None to have them extracted from `data`. Storing
-        an oid twice replaces the first. Raises RecordTooLargeError, ReadOnlyError.
+        `data` None deletes. `references` are packed oids, None to have them extracted from `data`. That is left
+        undone for a record that is `opaque`, as an encrypted one: none are known then, and who packs has to
+        read it. Storing an oid twice replaces the first. Raises RecordTooLargeError, SerializationError.
         """
 
     def check_current(self, oid: Oid, serial: Tid) -> None:
@@ -134,6 +142,20 @@ class PackReport(NamedTuple):
     bytes_freed: int
     objects_kept: int
     seconds: float
+
+
+class PackOptions(NamedTuple):
+    """What a pack keeps, beside what was not superseded.
+
+    `collect` removes objects that nothing leads to; without it an object goes only when it was deleted. The newest
+    `protect` transactions are kept whole, whatever the time packed to: by them replication finds where it stands.
+    `references` gives the packed references of a record of which they are not known (see `store`), and raises
+    SerializationError where it cannot.
+    """
+
+    collect: bool = True
+    protect: int = 2
+    references: Callable[[bytes], bytes] | None = None
 
 
 Progress = Callable[[str, int, int | None], None]
@@ -201,7 +223,13 @@ class Packer(Protocol):
     """Drops what nobody may need any more. `upkeep.pack.pack` is the one there is."""
 
     def __call__(
-        self, target: PackTarget, upto: Tid, *, dry_run: bool = False, progress: Progress | None = None
+        self,
+        target: PackTarget,
+        upto: Tid,
+        *,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+        options: PackOptions | None = None,
     ) -> PackReport: ...
 
 
@@ -230,9 +258,17 @@ class Store(Protocol):
         Raises HistoryMissingError where the past at `at` is not kept.
         """
 
-    def begin(self, details: Details, view: View, resolver: Resolver) -> PendingTransaction:
-        """Begin to write, on the ground of what `view` shows. Raises ReadOnlyError, ClosedError,
-        StorageError where the flusher or an earlier commit has failed."""
+    def begin(
+        self, details: Details, view: View, resolver: Resolver, *, any_serials: bool = False
+    ) -> PendingTransaction:
+        """Begin to write, on the ground of what `view` shows.
+
+        With `any_serials` what is changed, or checked, need not be what the view shows: `vote` then compares each
+        serial with what is current. One of an object that is not here, as it stands in another store below this
+        one, is taken for that of a new object.
+
+        Raises ReadOnlyError, ClosedError, StorageError where the flusher or an earlier commit has failed.
+        """
 
     def restore(self, tid: Tid, details: Details) -> PendingTransaction:
         """Begin to write a transaction that was committed elsewhere, under the tid that it has there.
@@ -262,7 +298,14 @@ class Store(Protocol):
     def packed_upto(self) -> Tid:
         """The time that history was packed to; NO_TID where it never was. What is older cannot be undone."""
 
-    def pack(self, upto: Tid, *, dry_run: bool = False, progress: Progress | None = None) -> PackReport:
+    def pack(
+        self,
+        upto: Tid,
+        *,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+        options: PackOptions | None = None,
+    ) -> PackReport:
         """Drop what was superseded by `upto` and what nothing refers to. Raises UsageError where another
         pack runs, ReadOnlyError, CorruptionError (before anything was removed)."""
 

@@ -73,20 +73,26 @@ class Pending:
         details: Details,
         view: StoreView | None,
         resolver: Resolver = refused,
+        *,
+        any_serials: bool = False,
         restored: Tid | None = None,
     ) -> None:
-        """`restored` is the tid of a transaction that is restored. Raises UsageError where it comes too late."""
+        """`any_serials` is as for `Store.begin`; `restored` is the tid of a transaction that is restored.
+
+        Raises UsageError where that comes too late.
+        """
         self._workshop = workshop
         self._details = details
         self._view = view
         self._resolver = resolver
+        self._any_serials = any_serials
         self._restored = restored
         self._draft: Draft | None = None  # what is written, once there is anything
         self._previous: dict[Oid, Tid] = {}  # of each object that is written, the serial it was changed from
         self._reads: dict[Oid, Tid] = {}
         self._resolved: set[Oid] = set()
-        # Conflicts were looked for up to here.
-        self._checked = view.snapshot if view is not None else workshop.commits.last
+        # Conflicts were looked for up to here; None: not at all, whatever has changed since.
+        self._checked: Tid | None = None if any_serials else view.snapshot if view else workshop.commits.last
         self._voted = False
         self._writing = False  # whether this holds the writer lock
         self._ended = False
@@ -95,13 +101,20 @@ class Pending:
     # --- collecting ---
 
     def store(
-        self, oid: Oid, serial: Tid, data: bytes | None, references: bytes | None, copied_from: Tid | None = None
+        self,
+        oid: Oid,
+        serial: Tid,
+        data: bytes | None,
+        references: bytes | None,
+        copied_from: Tid | None = None,
+        *,
+        opaque: bool = False,
     ) -> None:
         self._require_open()
         if data is not None:
             if len(data) > records.MAX_DATA:
                 raise RecordTooLargeError(oid, len(data), records.MAX_DATA)
-            if references is None:
+            if references is None and not opaque:
                 references = pickles.references(data)
         if self._restored is not None:
             serial = self._workshop.lookup.newest(oid) or NO_TID
@@ -198,7 +211,7 @@ class Pending:
 
     def _check(self, upto: Tid) -> bool:
         """Look for conflicts with transactions after those looked at; whether anything was written anew."""
-        changed = self._workshop.commits.changed(self._checked, upto)
+        changed = self._workshop.commits.changed(self._checked, upto) if self._checked is not None else None
         suspects = self._previous.keys() if changed is None else changed & self._previous.keys()
         readers = self._reads if changed is None else changed & self._reads.keys()
         for oid in readers:
@@ -209,7 +222,7 @@ class Pending:
         for oid in sorted(suspects):
             committed = self._workshop.lookup.newest(oid) or NO_TID
             if committed != self._previous[oid]:
-                if self._restored is not None:
+                if self._restored is not None or (self._any_serials and committed == NO_TID):
                     self._follow(oid, committed)
                 else:
                     self._write(oid, committed, *self._resolve(oid, committed))
@@ -219,7 +232,7 @@ class Pending:
         return resolved
 
     def _follow(self, oid: Oid, committed: Tid) -> None:
-        """Write a restored record again, as the successor of what was committed meanwhile."""
+        """Write a record again as it is, as the successor of what is current."""
         write = self._written(oid)
         if write is not None:
             self._write(oid, committed, write.data, write.references, write.copied_from)

@@ -16,6 +16,7 @@ from objstore.contracts import (
     History,
     Home,
     Packer,
+    PackOptions,
     PackReport,
     Progress,
     Resolver,
@@ -257,11 +258,11 @@ class DirectoryStore:
         except OSError as error:
             raise storage_error(self.directory.marks, error) from error
 
-    def begin(self, details: Details, view: View, resolver: Resolver) -> Pending:
+    def begin(self, details: Details, view: View, resolver: Resolver, *, any_serials: bool = False) -> Pending:
         self._require_able()
         if not isinstance(view, StoreView):
             raise UsageError("a transaction begins on a view of the same store")
-        return Pending(self._workshop, details, view, resolver)
+        return Pending(self._workshop, details, view, resolver, any_serials=any_serials)
 
     def restore(self, tid: Tid, details: Details) -> Pending:
         self._require_able()
@@ -294,12 +295,19 @@ class DirectoryStore:
 
     # --- packing ---
 
-    def pack(self, upto: Tid, *, dry_run: bool = False, progress: Progress | None = None) -> PackReport:
+    def pack(
+        self,
+        upto: Tid,
+        *,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+        options: PackOptions | None = None,
+    ) -> PackReport:
         self._require_writable()
         self._begin_exclusively()
         try:
             with self._changing.held():  # flushing for all goes on, but by this process
-                return self._packer(self, upto, dry_run=dry_run, progress=progress)
+                return self._packer(self, upto, dry_run=dry_run, progress=progress, options=options)
         except OSError as error:
             raise storage_error(self.name, error) from error
         finally:

@@ -9,22 +9,27 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from itertools import compress
 from sys import byteorder
 from typing import NamedTuple
 
+from objstore.formats import pickles
 from objstore.formats.leads import references_at
 from objstore.formats.segments import BUCKET_BITS, LOW_MASK, Segment
 from objstore.ids import Tid, number
 
 
 class Terms(NamedTuple):
-    """Which revisions a pack keeps of the objects that stay; `full` is false in a Minimal home."""
+    """Which revisions a pack keeps of the objects that stay; `full` is false in a Minimal home.
+
+    `extracted` finds the references of a record whose header does not tell them.
+    """
 
     limit: Tid
     protected: frozenset[Tid]
     full: bool
+    extracted: Callable[[bytes], bytes] = pickles.references
 
 
 class Plan(NamedTuple):
@@ -103,7 +108,7 @@ def outlined(bucket: int, segments: Sequence[Segment], terms: Terms) -> Outline:
     references = [
         pair
         for segment, mask in zip(segments, masks, strict=True)
-        for pair in references_at(segment.buffer, _places(bucket, segment, mask), segment.path)
+        for pair in references_at(segment.buffer, _places(bucket, segment, mask), segment.path, terms.extracted)
     ]
     return Outline(lows, roots, references)
 

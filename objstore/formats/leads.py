@@ -2,13 +2,13 @@
 
 Nothing is made for a record but what it refers to. All that is read is verified: header and lead against
 their checksums, oid and tid against what the index says. Where a header does not tell the references, they are
-found in the data.
+found in the data, by `pickles.references` where the caller has no other way.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 from zlib import crc32
 
@@ -23,7 +23,10 @@ _PLAIN: Final = records.MAGIC + bytes((records.VERSION, records.REFERENCES_KNOWN
 
 
 def references_at(
-    buffer: memoryview, places: Iterable[tuple[int, int, int]], path: str
+    buffer: memoryview,
+    places: Iterable[tuple[int, int, int]],
+    path: str,
+    extracted: Callable[[bytes], bytes] = pickles.references,
 ) -> Iterator[tuple[int, bytes]]:
     """Of the records at places (offset, oid, tid), those that refer to anything: oid, and packed references.
 
@@ -47,12 +50,14 @@ def references_at(
             if len(lead) == 8 * count and crc32(lead) == lead_crc:
                 yield oid, lead
                 continue
-        found = _slowly(buffer, offset, oid, tid, path)
+        found = _slowly(buffer, offset, oid, tid, path, extracted)
         if found:
             yield oid, found
 
 
-def _slowly(buffer: memoryview, offset: int, oid: int, tid: int, path: str) -> bytes:
+def _slowly(
+    buffer: memoryview, offset: int, oid: int, tid: int, path: str, extracted: Callable[[bytes], bytes]
+) -> bytes:
     """The same of one record, of any kind; or what is wrong with it."""
     summary = records.Header(buffer, offset, path).summary(buffer, offset, path)
     if (summary.oid, summary.tid) != (oid_from(oid), tid_from(tid)):
@@ -63,6 +68,6 @@ def _slowly(buffer: memoryview, offset: int, oid: int, tid: int, path: str) -> b
         return summary.references or b""
     data = records.decode(buffer, offset, path).data
     try:
-        return pickles.references(data or b"")
+        return extracted(data or b"")
     except SerializationError as error:
         raise CorruptionError(path, str(error), offset=offset, oid=summary.oid, tid=summary.tid) from error

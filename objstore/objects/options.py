@@ -70,7 +70,7 @@ class Location(NamedTuple):
 
 
 _STORE, _DATABASE = set(StoreOptions._fields), set(DatabaseOptions._fields)
-_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 _DEFAULTS = StoreOptions._field_defaults | DatabaseOptions._field_defaults
 _WORDS = {"history": History, "format": Format}
 
@@ -157,7 +157,7 @@ def _from_text(name: str, text: str) -> Any:
     default = _DEFAULTS.get(name)
     if isinstance(default, bool):
         word = text.lower()
-        return True if word in _TRUE else False if word in _FALSE else text
+        return True if word in TRUE else False if word in FALSE else text
     if isinstance(default, int | float):
         try:
             return type(default)(text)

@@ -36,7 +36,7 @@ class ByBucket:
         self._references_of = references_of
         self._job = job
         self._home = home
-        self._terms = Terms(job.limit, job.protected, job.full)
+        self._terms = Terms(job.limit, job.protected, job.full, job.extracted)
         self._outlines: dict[int, Outline] = {}
         self._size = 0  # of the outlines
         self._plans: dict[int, Plan] | None = None

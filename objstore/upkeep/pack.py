@@ -7,8 +7,9 @@ It goes on while others read and commit, in this order:
    the segmented format those of all kept revisions, with what they refer to;
 3. *mark*: what can be reached is marked, from the roots, over the references of all kept revisions. Kept
    are an object's newest revision with a tid <= `limit`, those after it, and those of the two newest
-   transactions, which replication must find. Roots are oid 0, and whatever has a revision after `limit`,
-   in one of these two transactions, or in the journal;
+   transactions (`PackOptions.protect` of them), which replication must find. Roots are oid 0, and whatever
+   has a revision after `limit`, in one of these two transactions, or in the journal; all that was not
+   deleted, where garbage is not collected;
 4. *publish*: with writers held for a moment, what was committed since is marked, and all that is still not
    marked is doomed: a commit that mentions it is refused from here on;
 5. in Full, the details of transactions up to `limit` are read: those of which no revision stays are to go;
@@ -36,7 +37,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 from time import perf_counter
 
-from objstore.contracts import History, PackReport, PackTarget, Progress
+from objstore.contracts import History, PackOptions, PackReport, PackTarget, Progress
 from objstore.engine.segmented import SegmentedHome
 from objstore.errors import CorruptionError, SerializationError, StorageError
 from objstore.formats import pickles
@@ -50,8 +51,8 @@ from objstore.upkeep.reachable import OidSet
 __all__ = ["DEFAULT_LIMITS", "PROTECTED", "Doomed", "PackLimits", "pack"]
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
-PROTECTED = 2
-"""How many of the newest transactions are kept whole, whatever the time packed to."""
+PROTECTED = PackOptions().protect
+"""How many of the newest transactions are kept whole, whatever the time packed to, where nothing else is said."""
 DEFAULT_LIMITS = PackLimits()
 
 
@@ -61,6 +62,7 @@ def pack(
     *,
     dry_run: bool = False,
     progress: Progress | None = None,
+    options: PackOptions | None = None,
     limits: PackLimits = DEFAULT_LIMITS,
 ) -> PackReport:
     """Pack a store to `upto`, or as far as live snapshots allow. A `contracts.Packer`.
@@ -70,7 +72,11 @@ def pack(
     the largest segment that is to be written anew, and then has removed nothing; StorageError where something
     cannot be removed; OSError where room runs out. The next pack completes what an error interrupts.
     """
-    return _Pack(target, upto, dry_run, progress or _silent, limits).run()
+    return _Pack(target, upto, dry_run, progress or _silent, limits, options or PackOptions()).run()
+
+
+def _no_references(data: bytes) -> bytes:  # noqa: ARG001 - as `pickles.references`
+    return b""
 
 
 def _silent(phase: str, done: int, total: int | None) -> None:
@@ -94,15 +100,25 @@ class _Pack:
     """One run."""
 
     def __init__(
-        self, target: PackTarget, upto: Tid, dry_run: bool, progress: Progress, limits: PackLimits
+        self,
+        target: PackTarget,
+        upto: Tid,
+        dry_run: bool,
+        progress: Progress,
+        limits: PackLimits,
+        options: PackOptions,
     ) -> None:
         self._start = perf_counter()
         self._target = target
         target.flush()
         limit = target.begin_pack(upto)
-        protected = frozenset(target.last_tids(PROTECTED))
+        protected = frozenset(target.last_tids(options.protect))
+        extracted = options.references or pickles.references
+        if not options.collect:  # what anything refers to does not count
+            extracted = _no_references
         full = target.home.history is History.FULL
-        self._job = Job(target, limit, protected, full, dry_run, limits, progress, Counts())
+        self._job = Job(target, limit, protected, full, dry_run, limits, progress, Counts(), extracted)
+        self._collects = options.collect
         home = target.home
         self._ground: Ground
         if isinstance(home, SegmentedHome):
@@ -118,6 +134,8 @@ class _Pack:
         for at in waiting:
             self._marker.revisit(at)
         self._marker.add(number(ROOT))
+        if not self._collects:
+            self._keep_all()
         self._mark()
         doomed, transactions = self._decide()
         try:
@@ -143,6 +161,16 @@ class _Pack:
         )
 
     # --- marking ---
+
+    def _keep_all(self) -> None:
+        """Make a root of each object, but of those that were deleted by the limit."""
+        job = self._job
+        for done, at in enumerate(self._ground.seen):
+            if done % job.limits.step == 0:
+                job.progress("keeping", done, len(self._ground.seen))
+            newest = next(iter(job.target.committed(oid_from(at))), None)
+            if newest is None or not newest.deleted or newest.tid > job.limit or newest.tid in job.protected:
+                self._marker.add(at)
 
     def _mark(self) -> None:
         marker, progress = self._marker, self._job.progress
@@ -173,7 +201,7 @@ class _Pack:
                 raise CorruptionError(target.name, "a revision is gone", oid=oid, tid=tid)
             return b""  # a flush has just replaced it, in Minimal; what replaced it waited in the journal
         try:
-            return pickles.references(revision.data)
+            return self._job.extracted(revision.data)
         except SerializationError as error:
             raise CorruptionError(target.name, str(error), oid=oid, tid=tid) from error
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from objstore.contracts import PackTarget, Progress
+from objstore.formats import pickles
 from objstore.ids import Tid
 from objstore.upkeep.reachable import OidSet
 
@@ -48,6 +50,8 @@ class Job(NamedTuple):
     limits: PackLimits
     progress: Progress
     counts: Counts
+    extracted: Callable[[bytes], bytes] = pickles.references
+    """Finds the references of a record whose header does not tell them."""
 
 
 class Marking(Protocol):

@@ -1,0 +1,162 @@
+"""Transactions in the two phases of ZODB, each a `PendingTransaction` of the store.
+
+Each is known by the object that ZODB hands in with every call. A storage that is shared may have several at once;
+they do not wait for each other before they vote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ZODB.POSException import StorageTransactionError
+
+from objstore.contracts import History, PendingTransaction, Store, View
+from objstore.errors import HistoryMissingError, UndoError
+from objstore.ids import NO_TID, Oid, Tid
+from objstore.revisions import Details
+from objstore.zodb.resolving import Records, Resolver
+
+
+@dataclass(slots=True, eq=False)
+class Begun:
+    """A transaction between `tpc_begin` and its end."""
+
+    transaction: Any
+    pending: PendingTransaction
+    view: View | None
+    """What to close at the end."""
+    is_restored: bool
+    has_written: bool = False
+
+
+class Transactions:
+    """The transactions that a storage has begun. May be used by any thread, each transaction by one at a time."""
+
+    def __init__(
+        self,
+        storage: Any,
+        store: Store,
+        records: Records,
+        resolver: Resolver,
+        view: Callable[[], View] | None = None,
+    ) -> None:
+        """`view` gives the one to write on the ground of, where a storage has one of its own."""
+        self._storage = storage  # for messages
+        self._store = store
+        self._records = records
+        self._resolver = resolver
+        self._own_view = view
+        self._begun: dict[int, Begun] = {}
+
+    def begin(self, transaction: Any, tid: bytes | None = None) -> None:
+        """Begin one; with a `tid`, one that is restored. Raises StorageTransactionError where it was begun."""
+        if id(transaction) in self._begun:
+            raise StorageTransactionError("Duplicate tpc_begin calls for same transaction")
+        details = details_of(transaction)
+        view = None
+        if tid is not None:
+            pending = self._store.restore(Tid(tid), details)
+        elif self._own_view is not None:
+            pending = self._store.begin(details, self._own_view(), self._resolver)
+        else:
+            view = self._store.view()
+            try:
+                pending = self._store.begin(details, view, self._resolver, any_serials=True)
+            except BaseException:
+                view.close()
+                raise
+        self._begun[id(transaction)] = Begun(transaction, pending, view, tid is not None)
+
+    def get(self, transaction: Any) -> Begun:
+        """One that was begun. Raises StorageTransactionError."""
+        begun = self._begun.get(id(transaction))
+        if begun is None:
+            raise StorageTransactionError(self._storage, transaction)
+        return begun
+
+    @property
+    def current(self) -> Any:
+        """The transaction that was begun last, None where there is none."""
+        begun = list(self._begun.values())
+        return begun[-1].transaction if begun else None
+
+    def store(self, transaction: Any, oid: bytes, serial: bytes | None, data: bytes | None) -> None:
+        """Write a record; None deletes the object."""
+        begun = self.get(transaction)
+        references = self._records.references(data) if data is not None else None
+        begun.pending.store(Oid(oid), Tid(serial or NO_TID), data, references, opaque=references is None)
+        begun.has_written = True
+
+    def restore(self, transaction: Any, oid: bytes, data: bytes | None, copied_from: bytes | None) -> None:
+        """Write a record of a transaction from elsewhere."""
+        begun = self.get(transaction)
+        if not begun.is_restored:
+            raise StorageTransactionError("restore needs a transaction that was begun with its tid")
+        references = self._records.references(data) if data is not None else None
+        source = Tid(copied_from) if copied_from else None
+        begun.pending.store(Oid(oid), NO_TID, data, references, source, opaque=references is None)
+        begun.has_written = True
+
+    def check_current(self, transaction: Any, oid: bytes, serial: bytes) -> None:
+        """Let the vote fail where this is not current."""
+        self.get(transaction).pending.check_current(Oid(oid), Tid(serial))
+
+    def undo(self, transaction: Any, tid: bytes) -> list[bytes]:
+        """Undo a transaction: the objects that this writes."""
+        if self._store.history_mode is History.MINIMAL:
+            raise HistoryMissingError("a Minimal store keeps no past; create it with history='full' to undo")
+        if len(tid) != 8:
+            raise UndoError(Tid(tid), "there is no such transaction")
+        begun = self.get(transaction)
+        oids: list[bytes] = list(begun.pending.undo(Tid(tid)))
+        begun.has_written |= bool(oids)
+        return oids
+
+    def vote(self, transaction: Any) -> list[bytes]:
+        """Vote: the objects that were resolved."""
+        return list(self.get(transaction).pending.vote())
+
+    def finish(self, transaction: Any) -> Tid | None:
+        """Commit: the tid, None where nothing was written."""
+        begun = self.get(transaction)
+        try:
+            tid = begun.pending.finish()
+            return tid if begun.has_written else None
+        finally:
+            self._end(begun)
+
+    def abort(self, transaction: Any) -> None:
+        """Give it up, if there is such a one."""
+        begun = self._begun.get(id(transaction))
+        if begun is not None:
+            try:
+                begun.pending.abort()
+            finally:
+                self._end(begun)
+
+    def _end(self, begun: Begun) -> None:
+        del self._begun[id(begun.transaction)]
+        if begun.view is not None:
+            begun.view.close()
+
+    def close(self) -> None:
+        """Give all of them up."""
+        for begun in list(self._begun.values()):
+            self.abort(begun.transaction)
+
+
+def details_of(transaction: Any) -> Details:
+    """What a transaction of ZODB says of itself. Its extension stays the pickle that it is.
+
+    Text that is no UTF-8, of databases older than Python 3, is kept with its bytes written out.
+    """
+    extension: bytes = transaction.extension_bytes
+    return Details(_text(transaction.user), _text(transaction.description), extension)
+
+
+def _text(text: str | bytes) -> str:
+    if isinstance(text, str):
+        text = text.encode("utf-8", "backslashreplace")
+    return text.decode("utf-8", "backslashreplace")

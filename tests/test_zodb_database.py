@@ -1,0 +1,544 @@
+"""ZODB.DB over a store: what it shows, what it raises, and what else stands between the two."""
+
+from __future__ import annotations
+
+import gc
+import pickle
+import time
+
+import pytest
+import transaction
+import zc.beforestorage
+import zc.zlibstorage
+import ZODB
+from BTrees.Length import Length
+from persistent.mapping import PersistentMapping
+from siblings import Nursery
+from ZODB import POSException
+from ZODB.Connection import TransactionMetaData
+from ZODB.DemoStorage import DemoStorage
+from ZODB.FileStorage import FileStorage
+from ZODB.interfaces import IBlobStorage, IMVCCStorage, IStorage, IStorageRestoreable
+from ZODB.tests.StorageTestBase import zodb_pickle
+from ZODB.utils import p64, u64, z64
+from zope.interface.verify import verifyObject
+
+import objstore
+from objstore import errors
+from objstore.ids import NO_TID, ROOT, oid_from
+from objstore.zodb import DirectoryStorage
+from objstore.zodb.translating import translated
+
+
+@pytest.fixture
+def storage(tmp_path):
+    storage = DirectoryStorage(tmp_path / "store")
+    yield storage
+    storage.close()
+
+
+@pytest.fixture
+def db(storage):
+    db = ZODB.DB(storage)
+    yield db
+    db.close()
+
+
+def opened(db):
+    return db.open(transaction.TransactionManager())
+
+
+def commit(connection):
+    connection.transaction_manager.commit()
+
+
+def refresh(connection):
+    connection.transaction_manager.begin()
+
+
+def stored(storage, data, oid=None, serial=z64):
+    """Commit one record, without a database."""
+    oid = oid or storage.new_oid()
+    details = TransactionMetaData("ada", "a record")
+    storage.tpc_begin(details)
+    try:
+        storage.store(oid, serial, data, "", details)
+        storage.tpc_vote(details)
+        return oid, storage.tpc_finish(details)
+    except BaseException:
+        storage.tpc_abort(details)
+        raise
+
+
+def test_the_interfaces_are_provided(storage):
+    instance = storage.new_instance()
+    for each in (storage, instance):
+        for interface in (IStorage, IMVCCStorage):
+            verifyObject(interface, each, tentative=True)
+        assert not IBlobStorage.providedBy(each)
+    verifyObject(IStorageRestoreable, storage)
+    instance.release()
+
+
+def test_objstore_reads_what_zodb_wrote_and_the_other_way(tmp_path):
+    db = ZODB.DB(DirectoryStorage(tmp_path / "store"))
+    with db.transaction("from ZODB") as connection:
+        connection.root()["ada"] = PersistentMapping(born=1815)
+    db.close()
+    own = objstore.open(tmp_path / "store")
+    with own.transaction("from objstore") as connection:
+        assert connection.root()["ada"]["born"] == 1815
+        connection.root()["ada"]["died"] = 1852
+    own.close()
+    db = ZODB.DB(DirectoryStorage(tmp_path / "store", read_only=True))
+    with db.transaction() as connection:
+        assert dict(connection.root()["ada"]) == {"born": 1815, "died": 1852}
+    assert [found["description"] for found in db.undoInfo()][:2] == ["from objstore", "from ZODB"]
+    db.close()
+
+
+def test_options_of_a_database_are_refused(tmp_path):
+    with pytest.raises(errors.UsageError, match="options of a database"):
+        DirectoryStorage(tmp_path / "store", cache_size=5)
+    with pytest.raises(errors.UsageError, match="unknown option"):
+        DirectoryStorage(tmp_path / "store", colour="red")
+
+
+class TestErrors:
+    def test_a_missing_object(self, storage, db):
+        with pytest.raises(POSException.POSKeyError):
+            opened(db).get(p64(99))
+        for call in (storage.load, storage.getTid):
+            with pytest.raises(POSException.POSKeyError):
+                call(p64(99))
+        with pytest.raises(POSException.POSKeyError):
+            storage.loadBefore(p64(99), storage.lastTransaction())
+        with pytest.raises(POSException.POSKeyError):
+            storage.loadSerial(z64, p64(1))
+
+    def test_a_conflict(self, db):
+        one, two = opened(db), opened(db)
+        one.root()["a"] = 1
+        two.root()["b"] = 2
+        commit(one)
+        with pytest.raises(POSException.ConflictError) as caught:
+            commit(two)
+        assert caught.value.oid == z64
+        assert caught.value.class_name == "persistent.mapping.PersistentMapping"
+        assert caught.value.serials[0] == one.root()._p_serial
+        assert isinstance(caught.value.__cause__, errors.ConflictError)
+        two.transaction_manager.abort()
+        assert two.root()["a"] == 1
+
+    def test_a_conflict_that_its_class_resolves(self, db):
+        one, two = opened(db), opened(db)
+        one.root()["counter"] = Length(10)
+        commit(one)
+        refresh(two)
+        one.root()["counter"].change(1)
+        two.root()["counter"].change(5)
+        commit(one)
+        commit(two)
+        assert two.root()["counter"]() == 16
+        refresh(one)
+        assert one.root()["counter"]() == 16
+
+    def test_what_was_relied_on(self, db):
+        one, two = opened(db), opened(db)
+        one.root()["a"], one.root()["b"] = PersistentMapping(), PersistentMapping()
+        commit(one)
+        refresh(two)
+        assert dict(two.root()["a"]) == {}
+        two.readCurrent(two.root()["a"])
+        two.root()["b"]["x"] = 1
+        one.root()["a"]["x"] = 1
+        commit(one)
+        with pytest.raises(POSException.ReadConflictError):
+            commit(two)
+
+    def test_what_cannot_be_undone(self, db):
+        connection = opened(db)
+        for at in range(2):
+            connection.root()["a"] = at
+            commit(connection)
+        db.undo(db.undoInfo()[1]["id"], connection.transaction_manager.get())
+        with pytest.raises(POSException.UndoError):
+            commit(connection)
+        connection.transaction_manager.abort()
+        db.undo(b"no tid", connection.transaction_manager.get())
+        with pytest.raises(POSException.UndoError):
+            commit(connection)
+
+    def test_minimal_cannot_undo(self, tmp_path):
+        storage = DirectoryStorage(tmp_path / "minimal", history="minimal")
+        _, tid = stored(storage, zodb_pickle(PersistentMapping()))
+        assert not storage.supportsUndo()
+        assert storage.undoLog() == storage.undoInfo() == []
+        details = TransactionMetaData()
+        storage.tpc_begin(details)
+        with pytest.raises(POSException.UndoError):
+            storage.undo(tid, details)
+        storage.tpc_abort(details)
+        storage.close()
+
+    def test_reading_only(self, tmp_path):
+        DirectoryStorage(tmp_path / "store").close()
+        storage = DirectoryStorage(tmp_path / "store", read_only=True)
+        assert storage.isReadOnly()
+        details = TransactionMetaData()
+        for call in (
+            storage.new_oid,
+            lambda: storage.tpc_begin(details),
+            lambda: storage.store(z64, z64, b"", "", details),
+            lambda: storage.restore(z64, z64, b"", "", None, details),
+            lambda: storage.deleteObject(z64, z64, details),
+            lambda: storage.undo(z64, details),
+            lambda: storage.pack(time.time(), None),
+        ):
+            with pytest.raises(POSException.ReadOnlyError):
+                call()
+        storage.close()
+
+    def test_transactions_in_the_wrong_order(self, storage):
+        details = TransactionMetaData()
+        for call in (storage.tpc_vote, storage.tpc_finish):
+            with pytest.raises(POSException.StorageTransactionError):
+                call(details)
+        storage.tpc_begin(details)
+        assert storage.tpc_transaction() is details
+        with pytest.raises(POSException.StorageTransactionError):
+            storage.tpc_begin(details)
+        with pytest.raises(POSException.StorageTransactionError, match="its tid"):
+            storage.restore(z64, z64, b"", "", None, details)
+        storage.tpc_abort(details)
+        storage.tpc_abort(details)
+        assert storage.tpc_transaction() is None
+
+    def test_restoring_in_the_wrong_order(self, storage):
+        _, tid = stored(storage, zodb_pickle(PersistentMapping()))
+        with pytest.raises(POSException.StorageError, match="order of their tids"):
+            storage.tpc_begin(TransactionMetaData(), tid)
+
+    def test_a_closed_storage(self, tmp_path):
+        storage = DirectoryStorage(tmp_path / "store")
+        storage.close()
+        storage.close()
+        with pytest.raises(POSException.StorageError, match="closed"):
+            storage.load(z64)
+
+    @pytest.mark.parametrize(
+        ("error", "kind"),
+        [
+            (errors.POSKeyError(ROOT), POSException.POSKeyError),
+            (errors.ConflictError(ROOT, NO_TID, NO_TID), POSException.ConflictError),
+            (errors.ReadConflictError(ROOT, NO_TID, NO_TID), POSException.ReadConflictError),
+            (errors.DanglingReferenceError(ROOT, NO_TID, NO_TID), POSException.ConflictError),
+            (errors.SnapshotTooOldError(oid_from(2**58)), POSException.ReadConflictError),
+            (errors.UndoError(NO_TID, "why"), POSException.UndoError),
+            (errors.HistoryMissingError("gone"), POSException.UndoError),
+            (errors.ReadOnlyError(), POSException.ReadOnlyError),
+            (errors.CorruptionError("/x", "damaged"), POSException.StorageSystemError),
+            (errors.StorageFailedError("/x", "failed"), POSException.StorageSystemError),
+            (errors.StorageFullError("/x", "no room"), POSException.StorageError),
+            (errors.ClosedError("x"), POSException.StorageError),
+            (errors.RecordTooLargeError(ROOT, 5, 4), POSException.StorageError),
+        ],
+        ids=lambda each: type(each).__name__ if isinstance(each, Exception) else each.__name__,
+    )
+    def test_each_has_its_like(self, error, kind):
+        assert type(translated(error)) is kind
+
+
+class TestSnapshots:
+    @pytest.mark.parametrize("history", ["full", "minimal"])
+    def test_a_connection_sees_one_moment(self, tmp_path, history):
+        db = ZODB.DB(DirectoryStorage(tmp_path / "store", history=history))
+        reader, writer = opened(db), opened(db)
+        for at in range(3):
+            writer.root()["a"] = PersistentMapping(value=at)
+            writer.root()["b"] = at
+            commit(writer)
+        assert dict(reader.root()) == {}
+        refresh(reader)
+        root = reader.root()
+        writer.root()["a"]["value"] = writer.root()["b"] = 9
+        commit(writer)
+        assert (root["a"]["value"], root["b"]) == (2, 2)
+        refresh(reader)
+        assert (root["a"]["value"], root["b"]) == (9, 9)
+        db.close()
+
+    def test_the_past(self, db):
+        connection = opened(db)
+        connection.root()["a"] = 1
+        commit(connection)
+        then = connection.root()._p_serial
+        connection.root()["a"] = 2
+        commit(connection)
+        past = db.open(transaction.TransactionManager(), at=then)
+        assert past.root()["a"] == 1
+        past.close()
+
+    def test_connections_that_wait_hold_nothing_back(self, db):
+        first = opened(db)
+        for at in range(3):
+            first.root()["a"] = at
+            commit(first)
+        first.close()
+        second = db.open(transaction.TransactionManager())
+        third = opened(db)
+        third.close()
+        for at in range(3):
+            second.root()["a"] = at
+            commit(second)
+        db.pack(time.time() + 1)
+        assert len(db.history(z64, 10)) == 1
+        again = opened(db)
+        assert again.root()["a"] == 2
+
+    def test_a_connection_that_was_dropped_holds_nothing_back(self, storage):
+        instance = storage.new_instance()
+        stored(storage, zodb_pickle(PersistentMapping()), z64)
+        del instance
+        gc.collect()
+        storage.pack(time.time() + 1, None)
+        assert storage._store.statistics()["snapshots"] == 0
+
+    def test_records_are_read_ahead(self, db):
+        connection = opened(db)
+        connection.root()["all"] = [PersistentMapping(at=at) for at in range(5)]
+        commit(connection)
+        other = opened(db)
+        things = other.root()["all"]
+        other.prefetch(things)
+        assert len(other._storage._prefetched._records) == 5
+        assert [thing["at"] for thing in things] == list(range(5))
+        assert not other._storage._prefetched
+        other.prefetch(things)
+        refresh(other)
+        assert not other._storage._prefetched
+
+
+# --- several processes -------------------------------------------------------------------------------
+
+
+def count_along(pipe, path):
+    """Another process: its database over the same directory adds one whenever it is told, and says what it has."""
+    db = ZODB.DB(DirectoryStorage(path))
+    connection = db.open(transaction.TransactionManager())
+    counter = connection.root()["counter"]
+    counter()
+    pipe.send("ready")
+    while pipe.receive():
+        refresh(connection)
+        counter.change(1)
+        commit(connection)
+        pipe.send(counter())
+    db.close()
+
+
+class Shared:
+    """A wrapper that hands everything down, but provides nothing: ZODB then keeps snapshots itself."""
+
+    def __init__(self, storage):
+        self._storage = storage
+
+    def __getattr__(self, name):
+        return getattr(self._storage, name)
+
+    def __len__(self):
+        return len(self._storage)
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["snapshots of its own", "told of invalidations"])
+def test_two_processes_see_what_the_other_commits(tmp_path, wrapped):
+    storage = DirectoryStorage(tmp_path / "store")
+    db = ZODB.DB(Shared(storage) if wrapped else storage)
+    connection = opened(db)
+    connection.root()["counter"] = Length(0)
+    commit(connection)
+    with Nursery() as nursery:
+        sibling = nursery.start(count_along, str(tmp_path / "store"))
+        assert sibling.receive() == "ready"
+        counter = connection.root()["counter"]
+        for turn in range(5):
+            assert counter() == 2 * turn
+            sibling.send(True)
+            assert sibling.receive() == 2 * turn + 1
+            assert counter() == 2 * turn
+            refresh(connection)
+            assert counter() == 2 * turn + 1
+            counter.change(1)
+            commit(connection)
+        sibling.send(False)
+        assert sibling.wait() == 0
+    db.close()
+
+
+# --- wrappers ----------------------------------------------------------------------------------------
+
+
+def test_records_are_compressed_by_zlibstorage(tmp_path, storage):
+    db = ZODB.DB(zc.zlibstorage.ZlibStorage(storage))
+    one, two = opened(db), opened(db)
+    one.root()["text"] = PersistentMapping(text="long " * 100)
+    one.root()["counter"] = Length(1)
+    commit(one)
+    refresh(two)
+    assert two.root()["text"]["text"] == "long " * 100
+    oid = one.root()["text"]._p_oid
+    assert storage.load(oid)[0].startswith(b".z")
+    one.root()["counter"].change(1)
+    two.root()["counter"].change(1)
+    commit(one)
+    commit(two)
+    assert two.root()["counter"]() == 3
+    db.undo(db.undoInfo()[0]["id"], one.transaction_manager.get())
+    commit(one)
+    assert one.root()["counter"]() == 2
+    db.pack(time.time() + 1)
+    assert opened(db).root()["text"]["text"] == "long " * 100
+    assert storage.load(oid)
+    db.close()
+    plain = objstore.open(tmp_path / "store")
+    with pytest.raises(objstore.DataError), plain.transaction() as connection:
+        connection.root()["text"]["text"]
+    plain.close()
+
+
+def test_records_that_a_client_has_compressed_can_be_packed(storage):
+    """What the store cannot read, ZODB's function reads for it: zc.zlibstorage.ServerZlibStorage knows how."""
+    server = zc.zlibstorage.ServerZlibStorage(storage)
+    child = PersistentMapping(text="long " * 100)
+    child._p_oid = p64(1)
+    root = PersistentMapping(child=child, more="long " * 100)
+    stored(storage, zc.zlibstorage.compress(zodb_pickle(child)), p64(1))
+    stored(storage, zc.zlibstorage.compress(zodb_pickle(child)), p64(2))
+    stored(storage, zc.zlibstorage.compress(zodb_pickle(root)), z64)
+    server.pack(time.time() + 1, ZODB.serialize.referencesf)
+    assert storage.load(p64(1))
+    with pytest.raises(POSException.POSKeyError):
+        storage.load(p64(2))
+
+
+@pytest.mark.parametrize("format", ["segmented", "chunky"])
+def test_records_that_nobody_can_read_are_kept(tmp_path, format):
+    """A pack that cannot follow what they refer to removes nothing."""
+    storage = DirectoryStorage(tmp_path / "store", format=format)
+    stored(storage, b"\0 encrypted", z64)
+    oid, _ = stored(storage, zodb_pickle(PersistentMapping()))
+    with pytest.raises(POSException.StorageSystemError, match="references"):
+        storage.pack(time.time() + 1, ZODB.serialize.referencesf)
+    assert storage.load(z64)[0] == b"\0 encrypted"
+    assert storage.load(oid)
+    storage.pack(time.time() + 1, ZODB.serialize.referencesf, gc=False)
+    assert storage.load(oid)
+    storage.close()
+
+
+def test_before_a_time(tmp_path, storage, db):
+    connection = opened(db)
+    connection.root()["a"] = 1
+    commit(connection)
+    before = p64(u64(storage.lastTransaction()) + 1)
+    connection.root()["a"] = 2
+    commit(connection)
+    reader = DirectoryStorage(tmp_path / "store", read_only=True)
+    past = ZODB.DB(zc.beforestorage.Before(reader, before))
+    assert opened(past).root()["a"] == 1
+    past.close()
+
+
+def test_demo_storage_over_a_store(storage, db):
+    connection = opened(db)
+    connection.root()["a"] = 1
+    commit(connection)
+    demo = ZODB.DB(DemoStorage(base=storage, close_base_on_close=False))
+    trial = opened(demo)
+    trial.root()["a"] = 2
+    commit(trial)
+    assert (opened(demo).root()["a"], opened(db).root()["a"]) == (2, 1)
+    demo.close()
+
+
+def test_changes_of_a_demo_storage(tmp_path, storage):
+    base = FileStorage(str(tmp_path / "base.fs"))
+    ZODB.DB(base).close()
+    base = FileStorage(str(tmp_path / "base.fs"), read_only=True)
+    db = ZODB.DB(DemoStorage(base=base, changes=storage))
+    connection = opened(db)
+    connection.root()["a"] = 1
+    commit(connection)
+    assert opened(db).root()["a"] == 1
+    assert len(list(storage.iterator())) == 1
+    db.close()
+
+
+# --- moving ------------------------------------------------------------------------------------------
+
+
+def test_transactions_of_a_file_storage_are_copied(tmp_path, storage):
+    source = FileStorage(str(tmp_path / "source.fs"))
+    db = ZODB.DB(source)
+    connection = opened(db)
+    for at in range(5):
+        connection.root()[at] = PersistentMapping(at=at)
+        connection.transaction_manager.get().setExtendedInfo("at", at)
+        commit(connection)
+    db.undo(db.undoInfo()[0]["id"], connection.transaction_manager.get())
+    commit(connection)
+    storage.copyTransactionsFrom(source)
+    for mine, its in zip(storage.iterator(), source.iterator(), strict=True):
+        assert (mine.tid, mine.user, mine.description, mine.extension_bytes) == (
+            its.tid,
+            its.user,
+            its.description,
+            its.extension_bytes,
+        )
+        records = [sorted((r.oid, r.tid, r.data, r.data_txn) for r in each) for each in (mine, its)]
+        assert records[0] == records[1]
+    db.close()
+
+
+def test_blobs_are_refused(tmp_path, storage):
+    source = FileStorage(str(tmp_path / "source.fs"), blob_dir=str(tmp_path / "blobs"))
+    db = ZODB.DB(source)
+    with db.transaction() as connection:
+        connection.root()["blob"] = ZODB.blob.Blob(b"large")
+    with pytest.raises(POSException.StorageError, match="is a blob"):
+        storage.copyTransactionsFrom(source)
+    assert storage.tpc_transaction() is None
+    db.close()
+    over = ZODB.DB(storage)
+    with pytest.raises(POSException.Unsupported), over.transaction() as connection:
+        connection.root()["blob"] = ZODB.blob.Blob(b"large")
+    over.close()
+
+
+def test_current_records_are_walked_in_order(storage, db):
+    connection = opened(db)
+    connection.root()["all"] = [PersistentMapping(at=at) for at in range(5)]
+    commit(connection)
+    found, cookie = [], None
+    while True:
+        oid, tid, data, cookie = storage.record_iternext(cookie)
+        assert storage.load(oid) == (data, tid)
+        found.append(u64(oid))
+        if cookie is None:
+            break
+    assert found == sorted(found)
+    assert len(found) == 6 == len(storage)
+    assert storage.getSize() > sum(len(storage.load(p64(oid))[0]) for oid in found)
+
+
+def test_details_that_are_no_text(storage):
+    oid = storage.new_oid()
+    details = TransactionMetaData(b"caf\xe9", "é".encode(), pickle.dumps({"n": 1}, 3))
+    storage.tpc_begin(details)
+    storage.store(oid, z64, zodb_pickle(PersistentMapping()), "", details)
+    storage.tpc_vote(details)
+    storage.tpc_finish(details)
+    found = storage.undoInfo()[0]
+    assert (found["user_name"], found["description"], found["n"]) == (b"caf\\xe9", "é".encode(), 1)
+    assert storage.undoInfo(specification={"n": 2}) == []
+    assert [each["id"] for each in storage.undoInfo(specification={"n": 1})] == [storage.lastTransaction()]
