@@ -37,6 +37,7 @@ from objstore.errors import (
 from objstore.machine.memory import MemoryFilesystem
 from objstore.machine.posix import PosixFilesystem
 from objstore.objects import DB, Connection
+from objstore.objects.blobs import Blob
 from objstore.objects.options import Location, Options, locate
 from objstore.upkeep.copy import CopyReport
 from objstore.upkeep.copy import copy as copy_store
@@ -44,6 +45,7 @@ from objstore.upkeep.pack import pack
 
 __all__ = [
     "DB",
+    "Blob",
     "ConflictError",
     "Connection",
     "DataError",

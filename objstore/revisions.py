@@ -6,8 +6,16 @@ These are the values that the floors hand to each other. How they look as bytes 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from objstore.ids import Oid, Tid
+
+
+class BlobFacts(NamedTuple):
+    """What a record says of the blob that belongs to it: its length in bytes, and the CRC-32 of all of it."""
+
+    size: int
+    crc: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +26,8 @@ class Revision:
     deleted, as by undoing its creation. `previous` is the serial that this revision replaced, `NO_TID` for
     a first one. `references` are the oids that the record refers to strongly, packed (`ids.split_oids`
     unpacks them), or None where nobody extracted them. `copied_from` is the tid of the revision whose data
-    an undo brought back, else None.
+    an undo brought back, else None. `blob` is told of the revisions of blobs: their data stand in a file of
+    their own.
     """
 
     oid: Oid
@@ -27,6 +36,7 @@ class Revision:
     data: bytes | None
     references: bytes | None
     copied_from: Tid | None = None
+    blob: BlobFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +51,7 @@ class RevisionSummary:
     deleted: bool
     references: bytes | None
     copied_from: Tid | None = None
+    blob: BlobFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)

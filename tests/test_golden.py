@@ -161,7 +161,12 @@ class TestPages:
     def test_flags(self):
         table = (PAGES / "record.md").read_text().partition("| flag | meaning |")[2].split("\n\n")[0]
         flags = re.findall(r"^\| (\d) \| (\w+)", table, re.MULTILINE)
-        known = {records.DELETED: "deleted", records.COPIED: "copied", records.REFERENCES_KNOWN: "the"}
+        known = {
+            records.DELETED: "deleted",
+            records.COPIED: "copied",
+            records.REFERENCES_KNOWN: "the",
+            records.BLOB: "there",
+        }
         assert flags == [(str(flag), word) for flag, word in known.items()]
 
     @pytest.mark.parametrize("kind", list(Kind))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from objstore.contracts.blobs import BlobFiles, BlobSink, BlobStore
 from objstore.contracts.home import (
     Finding,
     Format,
@@ -31,6 +32,9 @@ from objstore.contracts.store import (
 )
 
 __all__ = [
+    "BlobFiles",
+    "BlobSink",
+    "BlobStore",
     "Conflict",
     "Entry",
     "FileLock",

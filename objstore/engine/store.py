@@ -22,6 +22,7 @@ from objstore.contracts import (
     StoreOptions,
     View,
 )
+from objstore.engine.blobs import Blobs
 from objstore.engine.commits import Commits
 from objstore.engine.dooms import Dooms
 from objstore.engine.failures import storage_error
@@ -89,8 +90,11 @@ class DirectoryStore:
         self._membership = membership
         self._commits = Commits(standing, journal.path, membership)
         self._snapshots = Snapshots(self._commits, membership)
+        self._blobs = Blobs(directory, settings.format, self._lookup, new_token, read_only=options.read_only)
         self._changing = Counted(membership.flush)
-        self._flusher = Flusher(self._lookup, self._commits, self._snapshots, marks, options, self._changing)
+        self._flusher = Flusher(
+            self._lookup, self._commits, self._snapshots, marks, options, self._changing, self._blobs
+        )
         self._oids = Oids(marks, membership.claims)
         self._peers = Peers(membership, self._commits, self._lookup, marks, standing, follows=others.is_live)
         self._connect(others)
@@ -104,6 +108,7 @@ class DirectoryStore:
             self.packed_upto,
             self._peers.publish,
             Dooms(membership.board, journal.filesystem, directory.doomed),
+            self._blobs,
         )
         self._packing = Lock()  # held by the one pack, or copy, that runs
         self._closed = False
@@ -216,6 +221,11 @@ class DirectoryStore:
             yield summary
         if not some:
             raise POSKeyError(oid)
+
+    @property
+    def blobs(self) -> Blobs:
+        self._require_open()
+        return self._blobs
 
     def transaction(self, tid: Tid) -> Transaction | None:
         self._require_open()
