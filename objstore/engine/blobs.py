@@ -19,7 +19,7 @@ from threading import Lock
 from typing import NamedTuple, TypeVar
 from zlib import crc32
 
-from objstore.contracts import Filesystem, Format
+from objstore.contracts import Filesystem, Format, WritableFile
 from objstore.engine.homefiles import Batch
 from objstore.engine.journal import Waiting
 from objstore.engine.lookup import Lookup
@@ -213,6 +213,22 @@ class Blobs:
         for each in due:
             self.discard(self.final_path(each.oid, each.tid))
 
+    # --- packing ---
+
+    def there(self) -> Iterator[tuple[Oid, Tid, int]]:
+        """The blobs that are where they stay, with their sizes, those of an object together."""
+        for place, (oid, tid) in blob_files(self._filesystem, self._directory):
+            if place == self.place(oid):
+                with contextlib.suppress(FileNotFoundError):  # removed this moment
+                    yield oid, tid, self._filesystem.size(f"{place}/{blob_name(oid, tid)}")
+
+    def remove(self, blobs: Iterable[tuple[Oid, Tid]]) -> int:
+        """Remove blobs from where they stay. Durable on return; the bytes that became free."""
+        changes = Batch(self._filesystem, self._directory.path)
+        freed = sum(changes.unlink(self.place(oid), blob_name(oid, tid)) for oid, tid in blobs)
+        changes.finish()
+        return freed
+
 
 def blob_place(directory: HomeDirectory, format: Format, oid: Oid) -> str:
     """The directory of an object's blobs."""
@@ -222,12 +238,20 @@ def blob_place(directory: HomeDirectory, format: Format, oid: Oid) -> str:
 
 def facts_of(filesystem: Filesystem, path: str) -> BlobFacts:
     """Length and checksum of a file, all of which is read. Raises OSError."""
+    with filesystem.open_file(path, "r") as file:
+        return copied_facts(file, None)
+
+
+def copied_facts(source: RawIOBase, target: WritableFile | None) -> BlobFacts:
+    """Length and checksum of what is left of a file, which is copied to another one. Raises OSError."""
     size = crc = 0
     buffer = bytearray(_PIECE)
-    with filesystem.open_file(path, "r") as file:
-        while count := file.readinto(buffer):
-            size += count
-            crc = crc32(memoryview(buffer)[:count], crc)
+    while count := source.readinto(buffer):
+        piece = memoryview(buffer)[:count]
+        size += count
+        crc = crc32(piece, crc)
+        if target is not None:
+            target.write(piece)
     return BlobFacts(size, crc)
 
 

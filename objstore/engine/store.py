@@ -7,7 +7,7 @@ taken: the writer lock, the flusher's, the sync of the journal, the readers' tab
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from threading import Lock
 
@@ -342,6 +342,12 @@ class DirectoryStore:
 
     def load(self, oid: Oid, upto: Tid) -> Revision | None:
         return self._lookup.load(oid, upto)
+
+    def blobs_there(self) -> Iterator[tuple[Oid, Tid, int]]:
+        return self._blobs.there()
+
+    def remove_blobs(self, blobs: Sequence[tuple[Oid, Tid]]) -> int:
+        return self._blobs.remove(blobs)
 
     def writers_held(self) -> AbstractContextManager[object]:
         return self._commits.writer

@@ -37,6 +37,7 @@ class Counts:
     revisions: int = 0
     transactions: int = 0
     freed: int = 0
+    blobs: int = 0
 
 
 @dataclass(slots=True)
