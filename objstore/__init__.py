@@ -37,6 +37,7 @@ from objstore.ids import Tid
 from objstore.later import Later
 from objstore.machine.posix import PosixFilesystem
 from objstore.objects import DB, Connection
+from objstore.objects.blobs import Blob
 from objstore.objects.options import Location, Options, locate
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ else:
 
 __all__ = [
     "DB",
+    "Blob",
     "ConflictError",
     "Connection",
     "DataError",

@@ -18,9 +18,11 @@
     |  |- UndoError                   later changes are in the way
     |  |- NotMemberError (KeyError)   a collection has no such member
     |  |- NotOneError (LookupError)   none was found, or several, where there should be one
-    |  `- ScanError                   no index serves a condition, and scanning was not allowed
+    |  |- ScanError                   no index serves a condition, and scanning was not allowed
+    |  `- BlobError                   the blob is open, or has uncommitted data
     |- DataError                      an object cannot be had, or not be stored
     |  |- POSKeyError (KeyError)      there is no such object in this snapshot
+    |  |  `- BlobMissingError         the object is there, its blob is not
     |  |- ClassNotAllowedError        `allowed_classes` does not name its class
     |  |- SerializationError          the object, or its record, does not fit the format
     |  |- RecordTooLargeError
@@ -182,6 +184,10 @@ class UndoError(UsageError):
         self.reason = reason
 
 
+class BlobError(UsageError):
+    """A blob cannot be used like this now: it is open, or has uncommitted data, or belongs to another library."""
+
+
 # --- objects -----------------------------------------------------------------------------------------
 
 
@@ -210,6 +216,16 @@ class POSKeyError(DataError, KeyError):
         if self.referrer is not None:
             text += f"; object {self.referrer.hex()} refers to it"
         return text
+
+
+class BlobMissingError(POSKeyError):
+    """The record of a blob is there, but its data are not: `tid` is that of the revision."""
+
+    exit_code = 7
+
+    def __str__(self) -> str:
+        at = f" of transaction {self.tid.hex()}" if self.tid is not None else ""
+        return f"the data of blob {self.oid.hex()}{at} are missing; `objstore check` lists all that is"
 
 
 class ClassNotAllowedError(DataError):

@@ -10,6 +10,13 @@ from typing import NamedTuple
 from objstore.ids import Oid, Tid
 
 
+class BlobFacts(NamedTuple):
+    """What a record says of the blob that belongs to it: its length in bytes, and the CRC-32 of all of it."""
+
+    size: int
+    crc: int
+
+
 class Revision(NamedTuple):
     """One object's record at one tid.
 
@@ -17,7 +24,8 @@ class Revision(NamedTuple):
     deleted, as by undoing its creation. `previous` is the serial that this revision replaced, `NO_TID` for
     a first one. `references` are the oids that the record refers to strongly, packed (`ids.split_oids`
     unpacks them), or None where nobody extracted them. `copied_from` is the tid of the revision whose data
-    an undo brought back, else None.
+    an undo brought back, else None. `blob` is told of the revisions of blobs: their data stand in a file of
+    their own.
     """
 
     oid: Oid
@@ -26,6 +34,7 @@ class Revision(NamedTuple):
     data: bytes | None
     references: bytes | None
     copied_from: Tid | None = None
+    blob: BlobFacts | None = None
 
 
 class RevisionSummary(NamedTuple):
@@ -39,6 +48,7 @@ class RevisionSummary(NamedTuple):
     deleted: bool
     references: bytes | None
     copied_from: Tid | None = None
+    blob: BlobFacts | None = None
 
 
 class Details(NamedTuple):

@@ -20,8 +20,10 @@ from simulated import Crash, SimulatedFilesystem
 from stores import add_up, open_on, record, refuse
 
 from objstore.contracts import Filesystem, Format, History, Resolver
+from objstore.engine.pending import Pending
 from objstore.engine.store import DirectoryStore
-from objstore.errors import POSKeyError, StorageFailedError, StoreMissingError
+from objstore.errors import BlobMissingError, POSKeyError, StorageFailedError, StoreMissingError
+from objstore.formats.pickles import BLOB_RECORD
 from objstore.ids import NO_TID, ROOT, Oid, Tid, number, oid_from
 from objstore.revisions import Details
 from objstore.upkeep.check import check
@@ -69,6 +71,14 @@ class Commit:
     tid: Tid
     details: Details
     writes: Mapping[Oid, bytes | None]
+    blobs: Mapping[Oid, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Large:
+    """A value to be committed as a blob."""
+
+    content: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +156,14 @@ class Script:
             else:
                 pending = self.store.restore(restored, details)
             writes: dict[Oid, bytes | None] = {}
+            blobs: dict[Oid, bytes] = {}
             for at, value in values.items():
                 oid = oid_from(at)
                 data, packed = None, None
+                if isinstance(value, Large):
+                    self._store_blob(pending, oid, value)
+                    writes[oid], blobs[oid] = BLOB_RECORD, value.content
+                    continue
                 if value is not None:
                     data, packed = record(value, tuple(oid_from(to) for to in (references or {}).get(at, ())))
                 pending.store(oid, self._serials.get(oid, NO_TID), data, packed)
@@ -160,20 +175,30 @@ class Script:
             try:
                 tid = pending.finish()
             except (StorageFailedError, Crash):
-                self.in_doubt = Commit(begun, NEVER, NO_TID, details, writes)
+                self.in_doubt = Commit(begun, NEVER, NO_TID, details, writes, blobs)
                 raise
         finally:
             view.close()
         for oid in resolved:
             writes[oid] = self.store.revision(oid, tid).data
-        self._acknowledge(Commit(begun, self.fs.operations, tid, details, writes))
+        self._acknowledge(Commit(begun, self.fs.operations, tid, details, writes, blobs))
         return tid
+
+    def _store_blob(self, pending: Pending, oid: Oid, value: Large) -> None:
+        files = self.store.blobs
+        path = files.temporary()
+        with files.open(path, "w") as file:
+            file.write(value.content)
+        pending.store_blob(oid, self._serials.get(oid, NO_TID), BLOB_RECORD, b"", path)
 
     def give_up(self, values: Mapping[int, object], *, vote: bool) -> None:
         """Write a transaction and abort it, before or after the vote."""
         with_view = self.store.view()
         pending = self.store.begin(Details("script", "given up"), with_view, refuse)
         for at, value in values.items():
+            if isinstance(value, Large):
+                self._store_blob(pending, oid_from(at), value)
+                continue
             data, packed = record(value)
             pending.store(oid_from(at), self._serials.get(oid_from(at), NO_TID), data, packed)
         if vote:
@@ -192,11 +217,13 @@ class Script:
         undone = pending.finish()
         view.close()
         before = known(self.commits)
-        writes = {}
+        writes, blobs = {}, {}
         for oid in oids:
-            older = [data for at, data in before[oid] if at < tid]
-            writes[oid] = older[-1] if older else None
-        self._acknowledge(Commit(begun, self.fs.operations, undone, details, writes))
+            older = [(at, data) for at, data in before[oid] if at < tid]
+            writes[oid] = older[-1][1] if older else None
+            if writes[oid] == BLOB_RECORD:
+                blobs[oid] = known_blobs(self.commits)[oid, older[-1][0]]
+        self._acknowledge(Commit(begun, self.fs.operations, undone, details, writes, blobs))
         return undone
 
     def _acknowledge(self, commit: Commit) -> None:
@@ -223,6 +250,11 @@ def known(commits: Iterable[Commit]) -> dict[Oid, list[tuple[Tid, bytes | None]]
     return revisions
 
 
+def known_blobs(commits: Iterable[Commit]) -> dict[tuple[Oid, Tid], bytes]:
+    """What every blob of every revision holds."""
+    return {(oid, commit.tid): content for commit in commits for oid, content in commit.blobs.items()}
+
+
 def garbage(commits: list[Commit], upto: Tid) -> frozenset[Oid]:
     """The objects that a pack may remove: no state from `upto` on reaches them from the root."""
     reached: set[Oid] = set()
@@ -246,7 +278,9 @@ def garbage(commits: list[Commit], upto: Tid) -> frozenset[Oid]:
 
 
 def references_of(data: bytes) -> tuple[Oid, ...]:
-    """The references that `stores.record` put into a record."""
+    """The references that `stores.record` put into a record; a blob's has none."""
+    if data == BLOB_RECORD:
+        return ()
     file = io.BytesIO(data)
     pickle.load(file)
     return pickle.load(file)[1]
@@ -319,7 +353,8 @@ class Judge:
                 store.pack(pack.upto)
                 judge_objects(store, there, packs)
         # Segments that a merge or a pack has replaced do not count, and go when their bucket changes.
-        replaced = ("leftover",) if script.format is Format.SEGMENTED else ()
+        # So do blobs that a pack, or in Minimal a flush, would have removed: the next pack does.
+        replaced = ("leftover",) if script.format is Format.SEGMENTED or known_blobs(script.commits) else ()
         assert_sound(store, *self.allowed, *replaced)
         store.close()
 
@@ -385,6 +420,7 @@ def judge_objects(store: DirectoryStore, there: list[Commit], packs: list[Pack])
             assert data is None or oid in gone, f"object {oid.hex()} is lost"
         else:
             assert found == (data, tid), f"object {oid.hex()} is not as it was committed"
+            judge_blob(store, oid, tid, known_blobs(there))
     beyond = oid_from(max((number(oid) for oid in known(there)), default=0) + 1)
     try:
         view.load(beyond)
@@ -413,8 +449,20 @@ def judge_history(store: DirectoryStore, there: list[Commit], packs: list[Pack])
             may_be_gone = superseded or oid in gone or (data is None and tid <= upto)
             try:
                 assert store.revision(oid, tid).data == data
+                judge_blob(store, oid, tid, known_blobs(there))
             except POSKeyError:
                 assert may_be_gone, f"revision {tid.hex()} of object {oid.hex()} is missing"
+
+
+def judge_blob(store: DirectoryStore, oid: Oid, tid: Tid, blobs: Mapping[tuple[Oid, Tid], bytes]) -> None:
+    """The blob of a revision, if it has one, is what was committed."""
+    if (oid, tid) in blobs:
+        try:
+            with store.blobs.open_committed(oid, tid) as file:
+                found = file.read()
+        except BlobMissingError:
+            raise AssertionError(f"the blob of object {oid.hex()} at {tid.hex()} is lost") from None
+        assert found == blobs[oid, tid], f"the blob of object {oid.hex()} is not as it was committed"
 
 
 def assert_sound(store: DirectoryStore, *allowed: str) -> None:

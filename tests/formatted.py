@@ -15,7 +15,7 @@ from objstore.formats.settings import Settings
 from objstore.formats.transactions import encode_details
 from objstore.ids import NO_TID, Tid, number, oid_from, pack_oids, tid_from
 from objstore.machine.memory import MemoryFilesystem
-from objstore.revisions import Details, Revision, Transaction
+from objstore.revisions import BlobFacts, Details, Revision, Transaction
 
 MASKS = (0x01, 0x80, 0xFF)
 TOKEN = bytes.fromhex("a1b2c3d400000001")
@@ -24,15 +24,19 @@ TWO = pack_oids([oid_from(7), oid_from(9)])
 RECORD = Revision(oid_from(0x1_0203), SECOND, FIRST, b"a pickle, two pickles", TWO)
 DELETED = Revision(oid_from(0x1_0203), SECOND, FIRST, None, None)
 COPIED = Revision(oid_from(0x1_FFFF), SECOND, FIRST, b"as it was", b"", copied_from=FIRST)
+BLOB = Revision(
+    oid_from(0x1_FFFF), SECOND, FIRST, b"a blob", b"", copied_from=FIRST, blob=BlobFacts(5 * 2**30, 0xCAFE)
+)
 EMPTY = Revision(oid_from(1), SECOND, NO_TID, b"", None)
 BY_ADA = Transaction(SECOND, FIRST, Details("ada", "näht", b'{"a": 1}'), (oid_from(0x1_0203), oid_from(0x1_FFFF)))
 SETTINGS = Settings(History.FULL, Format.SEGMENTED, "6f1d1c1e-5a86-4d3c-9a58-0c8a8f2b7a10")
-EXAMPLES = [RECORD, DELETED, COPIED, EMPTY]
+EXAMPLES = [RECORD, DELETED, COPIED, BLOB, EMPTY]
 
 
 def add(draft: Draft, revision: Revision) -> None:
     """Add a revision to a transaction that is being written."""
-    draft.add(revision.oid, revision.previous, revision.data, revision.references, revision.copied_from)
+    known = (revision.references, revision.copied_from, revision.blob)
+    draft.add(revision.oid, revision.previous, revision.data, *known)
 
 
 def journal_file(revisions: list[Revision], details: Details) -> tuple[MemoryFilesystem, Journal, str]:

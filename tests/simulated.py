@@ -15,6 +15,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from io import RawIOBase
 from random import Random
 from typing import Self
 
@@ -33,6 +34,7 @@ from durability import (
 
 from objstore import contracts
 from objstore.machine.memory import MemoryFilesystem
+from objstore.machine.nodefiles import NodeFile
 from objstore.machine.tree import Directory, File, Tree
 
 When = int | Callable[[Operation], bool]
@@ -242,6 +244,31 @@ class SimulatedFilesystem:
                 self._log.append(Write(operation, file, offset, data))
         if error is not None:
             raise error
+
+    def open_file(self, path: str, mode: str) -> RawIOBase:
+        """A file as Python has it, which cannot be cut."""
+        if mode == "r":
+            self._announce(path)
+            return self._live.open_file(path, mode)
+        handle = self.create(path) if mode == "w" and not self.exists(path) else self.open_existing(path)
+        return NodeFile(self._tree.file(path), readable=mode == "r+", write=handle.write_at)
+
+    def copy(self, old: str, new: str) -> None:
+        """Make a file with the content of another."""
+        content = self.read(old)
+        with self.create(new) as file:
+            file.write(content)
+
+    def take(self, outside: str, path: str) -> None:
+        """Read a file of the system, and remove it there."""
+        with open(outside, "rb") as source, self.open_existing(path) as file:
+            file.write(source.read())
+        os.unlink(outside)
+
+    def outside(self, path: str) -> str:
+        """A copy of a file in a temporary directory."""
+        self._announce(path)
+        return self._live.outside(path)
 
     # --- reading and locking, which change nothing that lasts ---
 

@@ -12,6 +12,7 @@ import objstore.objects
 
 NAMES = [
     "DB",
+    "Blob",
     "ConflictError",
     "Connection",
     "DataError",

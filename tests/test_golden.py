@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from formatted import (
+    BLOB,
     BY_ADA,
     COPIED,
     DELETED,
@@ -57,6 +58,7 @@ GOLDEN_FILES = {
     "record.bin": lambda: records.encode(RECORD),
     "record-deleted.bin": lambda: records.encode(DELETED),
     "record-copied.bin": lambda: records.encode(COPIED),
+    "record-blob.bin": lambda: records.encode(BLOB),
     "details.bin": lambda: encode_details(BY_ADA),
     "journal.bin": golden_journal,
     "current.bin": golden_current,
@@ -76,7 +78,12 @@ class TestGolden:
 
     @pytest.mark.parametrize(
         ("name", "revision"),
-        [("record.bin", RECORD), ("record-deleted.bin", DELETED), ("record-copied.bin", COPIED)],
+        [
+            ("record.bin", RECORD),
+            ("record-deleted.bin", DELETED),
+            ("record-copied.bin", COPIED),
+            ("record-blob.bin", BLOB),
+        ],
     )
     def test_records(self, name, revision):
         assert records.decode((GOLDEN / name).read_bytes()) == revision
@@ -161,7 +168,12 @@ class TestPages:
     def test_flags(self):
         table = (PAGES / "record.md").read_text().partition("| flag | meaning |")[2].split("\n\n")[0]
         flags = re.findall(r"^\| (\d) \| (\w+)", table, re.MULTILINE)
-        known = {records.DELETED: "deleted", records.COPIED: "copied", records.REFERENCES_KNOWN: "the"}
+        known = {
+            records.DELETED: "deleted",
+            records.COPIED: "copied",
+            records.REFERENCES_KNOWN: "the",
+            records.BLOB: "there",
+        }
         assert flags == [(str(flag), word) for flag, word in known.items()]
 
     @pytest.mark.parametrize("kind", list(Kind))

@@ -351,6 +351,9 @@ class Chain:
     def changed(self):
         return b""
 
+    def blobs_there(self):
+        return iter(())
+
     def writers_held(self):
         return nullcontext()
 

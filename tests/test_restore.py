@@ -137,6 +137,22 @@ class TestSerials:
         assert contents(store, range(2)) == {0: "root", 1: "restored"}
         assert next(store.summaries(oid_from(1))).previous == meanwhile
 
+    def test_a_blob_is_kept_though_its_record_is_written_again(self, store):
+        commit(store, {0: "root"})
+        tid = after(store.last_tid(), 2**40)
+        pending = store.restore(tid, Details())
+        path = store.blobs.temporary()
+        with store.blobs.open(path, "w") as file:
+            file.write(b"restored")
+        pending.store_blob(oid_from(1), NO_TID, *record("a blob"), path)
+        commit(store, {1: "meanwhile"})
+        pending.vote()
+        assert pending.finish() == tid
+        for _ in range(2):
+            with store.blobs.open_committed(oid_from(1), tid) as file:
+                assert file.read(100) == b"restored"
+            store.flush()
+
     def test_who_changed_it_from_before_conflicts(self, store):
         commit(store, {0: "root"})
         view = store.view()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from objstore.formats import records
 from objstore.formats.segments import Kind, Segment
 from objstore.ids import Oid, Tid, pack_oids
-from objstore.revisions import Revision
+from objstore.revisions import BlobFacts, Revision
 
 IDENTITIES = st.binary(min_size=8, max_size=8)
 REVISIONS = st.builds(
@@ -20,6 +20,7 @@ REVISIONS = st.builds(
     st.none() | st.binary(max_size=50),
     st.none() | st.lists(IDENTITIES.map(Oid), max_size=3).map(pack_oids),
     copied_from=st.none() | IDENTITIES.map(Tid),
+    blob=st.none() | st.builds(BlobFacts, st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1)),
 )
 # Few objects, close to each other, and runs of neighbours: so that guesses are right, nearly right, and wrong.
 LOWS = st.one_of(

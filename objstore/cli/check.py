@@ -20,17 +20,18 @@ FOUND = 1
 @click.command(epilog="Example: objstore check accounts --ignore unreachable")
 @store_argument
 @click.option("--ignore", "ignored", type=click.Choice(sorted(KINDS)), multiple=True, help="Leave out this kind.")
+@click.option("--blobs", is_flag=True, help="Read the data of all blobs too, and not only look at their lengths.")
 @json_option
-def check(store: str, ignored: tuple[str, ...], as_json: bool) -> None:
+def check(store: str, ignored: tuple[str, ...], blobs: bool, as_json: bool) -> None:
     """Tell everything that is wrong with a store.
 
-    All of it is read, and nothing is changed. Each finding is a line: its kind, the path, what is wrong, and the
-    object and transaction; with --json a line of JSON. Exit codes: 0 (nothing found), 1 (something found), 3, 6,
-    7.
+    All of it is read (the data of blobs with --blobs), and nothing is changed. Each finding is a line: its kind,
+    the path, what is wrong, and the object and transaction; with --json a line of JSON. Exit codes: 0 (nothing
+    found), 1 (something found), 3, 6, 7.
     """
     counts: Counter[str] = Counter()
     with opened(store, tolerant=True) as source, ProgressLine(sys.stderr) as progress:
-        for finding in find(source, progress):
+        for finding in find(source, progress, blobs=blobs):
             if finding.kind in ignored:
                 continue
             counts[finding.kind] += 1

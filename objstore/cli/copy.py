@@ -68,6 +68,8 @@ def copy(source: str, dest: str, format_: str | None, history: str | None, verif
                 "revisions": report.revisions,
                 "objects": report.objects,
                 "bytes": report.bytes,
+                "blobs": report.blobs,
+                "blob_bytes": report.blob_bytes,
                 "verified": report.verified,
                 "seconds": round(report.seconds, 3),
             }
@@ -87,4 +89,6 @@ def _print(report: CopyReport) -> None:
     verb = "copied and verified" if report.verified else "copied"
     line(f"created {report.path}: history {report.history}, format {report.format}")
     line(f"{verb} {copied}: {size_text(report.bytes)} in {report.seconds:.1f} s")
+    if report.blobs:
+        line(f"with {count_text(report.blobs, 'blob')}: {size_text(report.blob_bytes)}")
     line(f"up to {tid_text(report.upto, 'nothing: the store is empty')}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 import click
@@ -14,7 +15,7 @@ from objstore.cli.parameters import json_option, store_argument
 from objstore.cli.stores import opened
 from objstore.contracts import Filesystem, Format, Progress
 from objstore.engine.store import DirectoryStore
-from objstore.formats.layouts import parse_segment_name
+from objstore.formats.layouts import parse_blob_name, parse_segment_name, parse_waiting_blob_name
 from objstore.formats.rendering import Json
 
 
@@ -73,8 +74,8 @@ def _facts(store: DirectoryStore) -> list[Fact]:
 
 
 def _disk(store: DirectoryStore, progress: Progress) -> list[Fact]:
-    """Files and how much of the disk they occupy, directories themselves left out; how many are segments."""
-    files = allocated = 0
+    """Files and how much of the disk they occupy, without directories; how many are segments, or blobs."""
+    files = allocated = blobs = volume = 0
     segments: Counter[str] = Counter()
     for path in _files(store.filesystem, store.directory.path):
         try:
@@ -83,6 +84,10 @@ def _disk(store: DirectoryStore, progress: Progress) -> list[Fact]:
             continue
         files += 1
         directory, _, name = path.rpartition("/")
+        if parse_blob_name(name) is not None or parse_waiting_blob_name(name) is not None:
+            with suppress(FileNotFoundError):
+                volume += store.filesystem.size(path)
+                blobs += 1
         segments[directory] += parse_segment_name(name) is not None
         progress("files", files, None)
     found = [
@@ -92,6 +97,9 @@ def _disk(store: DirectoryStore, progress: Progress) -> list[Fact]:
             {"files": files, "bytes": allocated},
         )
     ]
+    if blobs:
+        text = f"{count_text(blobs, 'blob')}, {size_text(volume)}"
+        found.append(Fact("blobs", text, {"count": blobs, "bytes": volume}))
     if store.settings.format is Format.SEGMENTED:
         count, most = segments.total(), max(segments.values(), default=0)
         text = f"{count_text(count, 'segment')}, at most {most} in a directory"

@@ -59,6 +59,7 @@ def pack(
                 "objects_removed": report.objects_removed,
                 "revisions_removed": report.revisions_removed,
                 "transactions_removed": report.transactions_removed,
+                "blobs_removed": report.blobs_removed,
                 "bytes_freed": report.bytes_freed,
                 "objects_kept": report.objects_kept,
                 "seconds": round(report.seconds, 3),
@@ -81,6 +82,7 @@ def _print(report: PackReport) -> None:
             count_text(report.objects_removed, "object"),
             count_text(report.revisions_removed, "revision"),
             count_text(report.transactions_removed, "transaction"),
+            *([count_text(report.blobs_removed, "blob")] if report.blobs_removed else []),
         )
     )
     line(f"packed to {time_text(report.upto)} in {report.seconds:.1f} s" if not report.dry_run else "dry run")

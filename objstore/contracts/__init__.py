@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from objstore.contracts.blobs import BlobFiles, BlobSink, BlobStore
 from objstore.contracts.home import (
     Finding,
     Format,
@@ -32,6 +33,9 @@ from objstore.contracts.store import (
 )
 
 __all__ = [
+    "BlobFiles",
+    "BlobSink",
+    "BlobStore",
     "Conflict",
     "Entry",
     "FileLock",

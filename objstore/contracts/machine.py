@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from io import RawIOBase
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
@@ -68,6 +69,25 @@ class Filesystem(Protocol):
 
     def release(self, mapped: memoryview) -> None:
         """Let go of the memory that looking at a map has taken. Looking at it again reads it again."""
+
+    def open_file(self, path: str, mode: str) -> RawIOBase:
+        """A file as Python has it, which reads and writes at its position, at most as much as it is asked for.
+
+        "r" reads one that exists, "r+" reads and writes it, "w" writes one that is made, or emptied.
+        """
+
+    def copy(self, old: str, new: str) -> None:
+        """Make a file with the content of another. Raises FileExistsError where the name is taken."""
+
+    def take(self, outside: str, path: str) -> None:
+        """Make a file of the system, wherever it is, one of this filesystem, in place of its empty file `path`.
+
+        It is renamed, or copied and removed where that is impossible or where others know the file too. After an
+        error it is where it was.
+        """
+
+    def outside(self, path: str) -> str:
+        """A path under which the system knows the content of a file that nobody changes."""
 
     def size(self, path: str) -> int:
         """The length of a file in bytes."""

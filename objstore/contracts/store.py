@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
@@ -142,6 +142,8 @@ class PackReport(NamedTuple):
     bytes_freed: int
     objects_kept: int
     seconds: float
+    blobs_removed: int = 0
+    """Blobs of the revisions removed, and those that an interrupted pack has left."""
 
 
 class PackOptions(NamedTuple):
@@ -202,6 +204,12 @@ class PackTarget(Protocol):
 
     def writers_held(self) -> AbstractContextManager[object]:
         """While inside, no transaction commits. For moments, not for work."""
+
+    def blobs_there(self) -> Iterator[tuple[Oid, Tid, int]]:
+        """The blobs that are no longer in the journal, with their sizes, those of an object together."""
+
+    def remove_blobs(self, blobs: Sequence[tuple[Oid, Tid]]) -> int:
+        """Remove blobs. Durable on return; the bytes that became free."""
 
     @property
     def doomed(self) -> Callable[[Oid], bool] | None:

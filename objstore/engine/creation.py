@@ -23,6 +23,7 @@ from objstore.errors import NotAStoreError, OpenError, StoreLockedError, StoreMi
 from objstore.formats.layouts import (
     TEMPORARY,
     HomeDirectory,
+    parse_blob_name,
     parse_home_name,
     parse_journal_name,
     parse_segment_name,
@@ -116,13 +117,17 @@ def require_beginnings(directory: HomeDirectory, filesystem: Filesystem) -> None
     if filesystem.exists(directory.journal):
         names = [entry.name for entry in filesystem.entries(directory.journal)]
         data = next((name for name in names if parse_journal_name(name) is not None), None)
-    if data is None and filesystem.exists(directory.home):
-        data = _first_file(filesystem, directory.home)
+    for place in (directory.home, directory.blobs):
+        if data is None and filesystem.exists(place):
+            data = _first_file(filesystem, place)
     if data is not None:
         raise NotAStoreError(
             directory.path,
             f"config/settings.toml is missing, but there is data ({data}); restore it",
         )
+
+
+_DATA_NAMES = (parse_home_name, parse_segment_name, parse_blob_name)
 
 
 def _first_file(filesystem: Filesystem, path: str) -> str | None:
@@ -132,7 +137,7 @@ def _first_file(filesystem: Filesystem, path: str) -> str | None:
         for entry in filesystem.entries(place):
             if entry.is_directory:
                 pending.append(f"{place}/{entry.name}")
-            elif (parse_home_name(entry.name) or parse_segment_name(entry.name)) is not None:
+            elif any(parse(entry.name) is not None for parse in _DATA_NAMES):
                 return entry.name
     return None
 

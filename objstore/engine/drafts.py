@@ -22,10 +22,10 @@ from zlib import crc32
 
 from objstore.contracts import Filesystem, WritableFile
 from objstore.formats import records
-from objstore.formats.layouts import TRANSACTION_FILE
+from objstore.formats.layouts import TRANSACTION_FILE, waiting_blob_name
 from objstore.formats.transactions import FILE_HEADER_SIZE, FileHeader, encode_tail
 from objstore.ids import NO_TID, Oid, Tid
-from objstore.revisions import Details, Revision, Transaction
+from objstore.revisions import BlobFacts, Details, Revision, Transaction
 
 CHUNK = 2**20
 """How many bytes of records are kept back before they are written."""
@@ -66,19 +66,36 @@ class Draft:
         self._offsets: list[int] = []
         self._at: dict[Oid, int] = {}  # which of them is an object's
         self._dead: set[int] = set()
+        self.blobs: set[Oid] = set()
+        """The objects whose blobs stand beside the file."""
+        self._blob_sources: set[str] = set()  # directories that blobs came from, since they were last synced
         self._end = 0
         self._body_crc = 0
 
     # --- writing ---
 
     def add(
-        self, oid: Oid, previous: Tid, data: bytes | None, references: bytes | None, copied_from: Tid | None
+        self,
+        oid: Oid,
+        previous: Tid,
+        data: bytes | None,
+        references: bytes | None,
+        copied_from: Tid | None,
+        blob: BlobFacts | None = None,
+        *,
+        keeps_blob: bool = False,
     ) -> None:
-        """Add a record, in place of an earlier one of the same object. Raises OSError."""
-        record = records.encoded(oid, Tid(self.token), previous, data, references, copied_from)
+        """Add a record, in place of an earlier one of the same object, whose blob goes unless it is kept.
+
+        Raises OSError.
+        """
+        record = records.encoded(oid, Tid(self.token), previous, data, references, copied_from, blob)
         size, at = len(record), self._at
         if oid in at:
             self._dead.add(at.pop(oid))
+            if oid in self.blobs and not keeps_blob:
+                self.blobs.remove(oid)
+                self._filesystem.unlink(self._blob_path(oid))
         at[oid] = len(self._sizes)
         self._sizes.append(size)
         self._offsets.append(self._tail)
@@ -88,10 +105,36 @@ class Draft:
         if self._held >= CHUNK:
             self._write()
 
+    def take_blob(self, oid: Oid, path: str) -> None:
+        """Move the file of a blob, whose record was just added, to where it belongs. Raises OSError."""
+        self._filesystem.rename(path, self._blob_path(oid))
+        self.blobs.add(oid)
+        self._blob_sources.add(path.rpartition("/")[0])
+
+    def _blob_path(self, oid: Oid) -> str:
+        return f"{self.path}/{waiting_blob_name(oid)}"
+
+    def sync_blobs(self) -> None:
+        """Make the blobs durable, with their names in this directory, if there are any. Raises OSError."""
+        if not self._blob_sources:
+            return
+        for oid in sorted(self.blobs):
+            with self._filesystem.open_existing(self._blob_path(oid)) as file:
+                file.sync()
+        for directory in (self.path, *sorted(self._blob_sources)):
+            self._filesystem.sync_directory(directory)
+        self._blob_sources.clear()
+
+    def remove_blobs(self) -> None:
+        """Remove what was taken, because the directory is to be used for another transaction. Raises OSError."""
+        for oid in self.blobs:
+            self._filesystem.unlink(self._blob_path(oid))
+        self.blobs.clear()
+
     def complete(self) -> None:
         """Write all of it, but for the header; or nothing, if there is room for it. Raises OSError."""
         transaction = Transaction(Tid(self.token), NO_TID, self._details, self.oids)
-        ending = encode_tail(transaction, self._sizes, self._dead)
+        ending = encode_tail(transaction, self._sizes, self._dead, {self._at[oid] for oid in self.blobs})
         self._end = self._tail + len(ending)
         if self._written or self._end > self._room:
             self._write(ending)

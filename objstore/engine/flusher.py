@@ -1,10 +1,12 @@
 """The flusher: moves transactions from the journal to the home, in batches, behind everybody's back.
 
 A batch: 1. choose transactions, oldest first, that are durable (in Minimal, where the home holds one revision
-of an object: that no snapshot is older than); 2. read them, verified; in Minimal drop what a later one of the
-batch supersedes; 3. write them into the home, which syncs all it touched; 4. advance the mark `flushed`, and
-tell other processes; 5. forget them in the journal's index; 6. recycle their directories. A crash before 4
-leaves transactions to flush again, which changes nothing; after 4 directories that recovery lets go of.
+of an object: that no snapshot is older than); 2. rename their blobs to where these stay, and sync both
+directories; read the transactions, verified; in Minimal drop what a later one of the batch supersedes; 3.
+write them into the home, which syncs all it touched; 4. advance the mark `flushed`, and tell other processes;
+5. forget them in the journal's index; 6. recycle their directories, and in Minimal remove blobs that were
+superseded. A crash before 4 leaves transactions to flush again, which changes nothing; after 4 directories
+that recovery lets go of.
 
 An error leaves everything in the journal, where it is safe. It is kept, and raised to the next who commits;
 then the flusher tries again. Where the disk was full, that caller first looks whether it still is.
@@ -17,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from threading import Condition, Lock, Thread
 
 from objstore.contracts import History, StoreOptions
+from objstore.engine.blobs import BlobRevision, Blobs
 from objstore.engine.commits import Commits
 from objstore.engine.failures import storage_error
 from objstore.engine.journal import Waiting
@@ -61,9 +64,11 @@ class Flusher:
         options: StoreOptions,
         changing: Counted,
         pinned: Pinned,
+        blobs: Blobs,
     ) -> None:
         """`changing` is held while the home is changed, and keeps the flushers of other processes away."""
         self._changing = changing
+        self._blobs = blobs
         self.catch_up: Callable[[], None] = lambda: None
         """Takes over what other processes have committed and flushed."""
         self.flushed_to: Callable[[Tid], None] = lambda _tid: None
@@ -271,7 +276,14 @@ class Flusher:
         return batch
 
     def _flush_batch(self, batch: list[Waiting], horizon: Tid) -> None:
-        self._lookup.home.apply(self._surviving(batch, horizon))
+        newest = self._newest(batch, horizon)
+        with_blobs = [waiting for waiting in batch if waiting.blobs]
+        self._blobs.keep(
+            (waiting, [oid for oid in waiting.blobs if newest.get(oid, NO_TID) <= waiting.tid])
+            for waiting in with_blobs
+        )
+        outdated = [] if self._full else [each for waiting in with_blobs for each in self._outdated(waiting)]
+        self._lookup.home.apply(self._surviving(batch, newest))
         self._marks.advance(FLUSHED, batch[-1].tid)
         self.flushed_to(batch[-1].tid)
         self._pinned.add(batch[-1].tid, sum(waiting.size for waiting in batch))
@@ -281,15 +293,27 @@ class Flusher:
         for waiting in batch:
             # Failing to recycle loses nothing: opening lets go of what the mark says is flushed.
             with contextlib.suppress(OSError):
-                self._lookup.journal.recycle(waiting.path, waiting.size, waiting.header.token)
+                self._lookup.journal.recycle(waiting)
+        self._blobs.drop(outdated, horizon)
         self._lookup.home.maintain(horizon)
 
-    def _surviving(self, batch: list[Waiting], horizon: Tid) -> Iterator[tuple[Transaction, Sequence[Revision]]]:
+    def _newest(self, batch: list[Waiting], horizon: Tid) -> dict[Oid, Tid]:
+        """Minimal: which transaction of a batch supersedes, for everybody, what earlier ones wrote of objects."""
+        if self._full:
+            return {}
+        seen = (waiting for waiting in batch if waiting.tid <= horizon)
+        return {oid: waiting.tid for waiting in seen for oid in waiting.transaction.oids}
+
+    def _outdated(self, waiting: Waiting) -> Iterator[BlobRevision]:
+        """The blobs that those of a transaction supersede."""
+        oids = waiting.transaction.oids
+        for at in (at for at, oid in enumerate(oids) if oid in waiting.blobs):
+            yield BlobRevision(oids[at], self._lookup.journal.summary(waiting, at).previous, waiting.tid)
+
+    def _surviving(
+        self, batch: list[Waiting], newest: dict[Oid, Tid]
+    ) -> Iterator[tuple[Transaction, Sequence[Revision]]]:
         """The transactions of a batch, in Minimal without what a later one of it supersedes for everybody."""
-        newest: dict[Oid, Tid] = {}
-        if not self._full:
-            seen = (waiting for waiting in batch if waiting.tid <= horizon)
-            newest = {oid: waiting.tid for waiting in seen for oid in waiting.transaction.oids}
         for waiting in batch:
             tid, oids = waiting.tid, waiting.transaction.oids
             survivors: Sequence[int] = range(len(oids))

@@ -7,7 +7,8 @@ In this order:
    there, HOME is an unfinished copy: opening refuses it, and the next copy begins anew;
 3. what an earlier copy has left of home, journal and marks is removed, and its removal synced;
 4. the other directories are made, and synced;
-5. transactions are applied to the home, in the order of their tids, each batch durable before the next;
+5. transactions are applied to the home, in the order of their tids, each batch durable before the next, and the
+   blobs of a batch before it;
 6. the marks are advanced: `flushed`, `oids`, and `packed` where history begins later;
 7. `settings.toml.copying` is renamed to `settings.toml`, and its directory synced.
 
@@ -19,9 +20,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from io import RawIOBase
 
 from objstore.contracts import FileLock, Filesystem, Format, History, Home
+from objstore.engine.blobs import blob_place, copied_facts, facts_of
 from objstore.engine.creation import (
     ensure_directory,
     lock_store,
@@ -31,13 +34,14 @@ from objstore.engine.creation import (
     write_settings,
 )
 from objstore.engine.failures import storage_error
+from objstore.engine.homefiles import Batch
 from objstore.engine.homes import make_home
 from objstore.engine.marks import FLUSHED, OIDS, PACKED, Marks
-from objstore.errors import OpenError
-from objstore.formats.layouts import HomeDirectory
+from objstore.errors import CorruptionError, OpenError
+from objstore.formats.layouts import HomeDirectory, blob_name
 from objstore.formats.settings import Settings
 from objstore.ids import NO_TID, Oid, Tid
-from objstore.revisions import Revision, Transaction
+from objstore.revisions import BlobFacts, Revision, Transaction
 
 
 class Import:
@@ -60,11 +64,11 @@ class Import:
     def prepare(self) -> None:
         """Steps 3 and 4."""
         directory, filesystem = self._directory, self._filesystem
-        places = (directory.journal, directory.marks, directory.home)
+        places = (directory.journal, directory.marks, directory.home, directory.blobs)
         for place in places:
             remove_tree(filesystem, place)
         filesystem.sync_directory(directory.path)  # what was there must not come back into the new one
-        for place in places:
+        for place in places[:3]:
             ensure_directory(filesystem, place)
         self._home.prepare()
         for place in (directory.journal, directory.home, directory.locks, directory.path):
@@ -76,6 +80,31 @@ class Import:
             self._home.apply(batch)
             self._last = batch[-1][0].tid
             self._home.maintain(self._last)
+
+    def take_blobs(self, blobs: Iterable[tuple[Oid, Tid, BlobFacts, RawIOBase]]) -> None:
+        """Write blobs, each of which is read from an open file. Durable on return.
+
+        Raises CorruptionError where one has not the length and checksum that it should have.
+        """
+        changes = Batch(self._filesystem, self._directory.path)
+        for oid, tid, facts, source in blobs:
+            directory = blob_place(self._directory, self._settings.format, oid)
+            changes.keep(directory)
+            path = f"{directory}/{blob_name(oid, tid)}"
+            with source, self._filesystem.create(path) as file:
+                found = copied_facts(source, file)
+                file.sync()
+            if found != facts:
+                raise CorruptionError(path, "the source of this blob is not what was written", oid=oid, tid=tid)
+        changes.finish()
+
+    def blob_facts(self, oid: Oid, tid: Tid) -> BlobFacts | None:
+        """Length and checksum of a blob that was written; None where it is missing."""
+        try:
+            place = blob_place(self._directory, self._settings.format, oid)
+            return facts_of(self._filesystem, f"{place}/{blob_name(oid, tid)}")
+        except FileNotFoundError:
+            return None
 
     def written(self) -> Home:
         """The home as another process would find it, to be compared with what was meant."""
@@ -104,7 +133,7 @@ class Import:
         self._home.close()
         try:
             if not filesystem.exists(directory.settings):
-                for place in (directory.home, directory.journal, directory.marks):
+                for place in (directory.home, directory.blobs, directory.journal, directory.marks):
                     with contextlib.suppress(OSError):
                         remove_tree(filesystem, place)
         finally:

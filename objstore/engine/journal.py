@@ -31,7 +31,7 @@ from objstore.formats.transactions import (
     decode_header,
     decode_tail,
 )
-from objstore.ids import Tid
+from objstore.ids import Oid, Tid
 from objstore.revisions import Details, Revision, RevisionSummary, Transaction
 
 MAX_SPARES = 512
@@ -52,6 +52,8 @@ class Waiting(NamedTuple):
     transaction: Transaction
     offsets: Sequence[int]
     sizes: Sequence[int]
+    blobs: frozenset[Oid] = frozenset()
+    """The objects whose blobs it wrote: files of its directory, until a flush moves them."""
 
     @property
     def tid(self) -> Tid:
@@ -132,7 +134,8 @@ class Journal:
         Raises OSError: nobody can say then whether it is committed.
         """
         header = draft.seal(tid, previous, durable)
-        return Waiting(draft.path, header, Transaction(tid, previous, details, draft.oids), *draft.places)
+        transaction = Transaction(tid, previous, details, draft.oids)
+        return Waiting(draft.path, header, transaction, *draft.places, frozenset(draft.blobs))
 
     def sync(self) -> None:
         """Make every name in the journal durable."""
@@ -250,25 +253,33 @@ class Journal:
         """Let go of a draft; its directory is used again if it was before. Raises OSError."""
         draft.close()
         if draft.recycled and draft.size <= MAX_SPARE_SIZE:
+            draft.remove_blobs()
             self._spares.append((draft.path, 0))
         else:
             self._remove(draft.path)
 
-    def recycle(self, path: str, size: int, token: bytes) -> None:
-        """Let go of a flushed transaction's directory, keeping it for reuse where that pays."""
-        if size <= MAX_SPARE_SIZE and len(self._spares) < MAX_SPARES:
+    def recycle(self, waiting: Waiting) -> None:
+        """Let go of a flushed transaction's directory, keeping it for reuse where that pays.
+
+        One that had blobs is removed, with those that nobody wants any more.
+        """
+        size, token = waiting.size, waiting.header.token
+        if size <= MAX_SPARE_SIZE and len(self._spares) < MAX_SPARES and not waiting.blobs:
             spare = f"{self.path}/{layouts.spare_name(token)}"
-            self.filesystem.rename(path, spare)
+            self.filesystem.rename(waiting.path, spare)
             if token.startswith(self._prefix):
                 self._keep(spare, size + -size % BLOCK)
         else:
-            self._remove(path)
+            self._remove(waiting.path)
 
     def keep_spare(self, name: layouts.SpareName) -> None:
         """Use, or remove, a spare directory that was found at opening."""
         path = f"{self.path}/{layouts.spare_name(name.token)}"
-        whole = self.filesystem.exists(f"{path}/{layouts.TRANSACTION_FILE}")
-        if whole and len(self._spares) < MAX_SPARES:
+        names = {entry.name for entry in self.filesystem.entries(path)}
+        if layouts.TRANSACTION_FILE in names and len(self._spares) < MAX_SPARES:
+            for each in names:  # blobs of a transaction that was never committed
+                if layouts.parse_waiting_blob_name(each) is not None:
+                    self.filesystem.unlink(f"{path}/{each}")
             self._keep(path, 0)
         else:
             self._remove(path)

@@ -1,10 +1,11 @@
 """Writing a transaction: store, vote, finish, in the order that the design promises.
 
-Store: 1. records go into a draft, on room that is allocated for them (a full disk shows here). Vote: 2. look for
-conflicts and resolve them: what was resolved goes into the draft too, in place of what was stored; 3. take the
-writer lock; 4. look for conflicts with what was committed meanwhile, likewise. Finish: 5. allocate the tid; 6.
-rename the draft; 7. write its header, which commits; 8. publish; 9. release the writer lock; 10. sync the
-draft; 11. wait until all transactions before it are durable.
+Store: 1. records go into a draft, on room that is allocated for them (a full disk shows here), and blobs into
+its directory, by renaming. Vote: 2. look for conflicts and resolve them: what was resolved goes into the
+draft too, in place of what was stored; blobs are synced, with their names; 3. take the writer lock; 4. look
+for conflicts with what was committed meanwhile, likewise. Finish: 5. allocate the tid; 6. rename the draft;
+7. write its header, which commits; 8. publish; 9. release the writer lock; 10. sync the draft; 11. wait until
+all transactions before it are durable.
 
 A crash before 7 leaves a directory that recovery drops; between 7 and 10 the transaction may be there whole or
 not at all, and was not acknowledged; after 11 it is there.
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from objstore.contracts import Conflict, Resolver
+from objstore.engine.blobs import Blobs
 from objstore.engine.commits import Commits
 from objstore.engine.dooms import Dooms
 from objstore.engine.drafts import Draft
@@ -28,17 +30,19 @@ from objstore.engine.oids import Oids
 from objstore.engine.undo import Undoing
 from objstore.engine.views import StoreView
 from objstore.errors import (
+    BlobMissingError,
     ClosedError,
     ConflictError,
     DanglingReferenceError,
     ReadConflictError,
     RecordTooLargeError,
     SerializationError,
+    UndoError,
     UsageError,
 )
 from objstore.formats import pickles, records
 from objstore.ids import NO_TID, Oid, Tid, next_tid, split_oids
-from objstore.revisions import Details, Revision
+from objstore.revisions import BlobFacts, Details, Revision
 
 
 class Workshop(NamedTuple):
@@ -53,6 +57,7 @@ class Workshop(NamedTuple):
     packed_upto: Callable[[], Tid]
     publish: Callable[[Waiting], None]
     dooms: Dooms
+    blobs: Blobs
 
 
 def refused(conflict: Conflict) -> tuple[bytes, bytes]:
@@ -121,13 +126,40 @@ class Pending:
             copied_from = self._source(oid, data, copied_from)
         self._write(oid, serial, data, references, copied_from)
 
+    def store_blob(self, oid: Oid, serial: Tid, data: bytes, references: bytes | None, path: str) -> None:
+        self._require_open()
+        if references is None:
+            references = pickles.references(data)
+        try:
+            facts = self._workshop.blobs.facts(path)
+        except OSError as error:
+            self.abort()
+            raise storage_error(path, error) from error
+        if self._restored is not None:
+            serial = self._workshop.lookup.newest(oid) or NO_TID
+        self._write(oid, serial, data, references, blob=(facts, path))
+
     def _write(
-        self, oid: Oid, serial: Tid, data: bytes | None, references: bytes | None, copied_from: Tid | None = None
+        self,
+        oid: Oid,
+        serial: Tid,
+        data: bytes | None,
+        references: bytes | None,
+        copied_from: Tid | None = None,
+        blob: tuple[BlobFacts, str | None] | None = None,
     ) -> None:
+        """Write a record, in place of one that was written before, and take over the file of its blob.
+
+        A blob without a path is the one that was taken over with the record before.
+        """
+        facts, path = blob if blob is not None else (None, None)
         try:
             if self._draft is None:
                 self._draft = self._workshop.lookup.journal.begin(self._workshop.new_token(), self._details)
-            self._draft.add(oid, serial, data, references, copied_from)
+            keeps_blob = facts is not None and path is None
+            self._draft.add(oid, serial, data, references, copied_from, facts, keeps_blob=keeps_blob)
+            if path is not None:
+                self._draft.take_blob(oid, path)
         except OSError as error:
             self.abort()
             raise storage_error(self._workshop.lookup.journal.path, error) from error
@@ -158,8 +190,20 @@ class Pending:
         undoing = Undoing(workshop.lookup, self._resolver, self._written, workshop.packed_upto())
         writes = undoing.undo(tid, upto=workshop.commits.durable)
         for oid, found in writes.items():
-            self._write(oid, found.previous, found.data, found.references, found.copied_from)
+            blob = (found.blob, self._blob_again(tid, found)) if found.blob is not None else None
+            self._write(oid, found.previous, found.data, found.references, found.copied_from, blob)
         return frozenset(writes)
+
+    def _blob_again(self, undone: Tid, found: Revision) -> str:
+        """A copy of the blob whose record an undo brings back."""
+        blobs, before = self._workshop.blobs, found.copied_from or NO_TID
+        try:
+            return blobs.copied_committed(found.oid, before)
+        except BlobMissingError as error:
+            raise UndoError(undone, f"its data of transaction {before.hex()} are missing", found.oid) from error
+        except OSError as error:
+            self.abort()
+            raise storage_error(self._workshop.lookup.journal.path, error) from error
 
     def _require_open(self) -> None:
         if self._ended or self._voted:
@@ -190,6 +234,7 @@ class Pending:
             if self._draft is not None:
                 self._cover_new_oids()
                 self._draft.complete()
+                self._draft.sync_blobs()
             workshop.commits.writer.acquire()
             self._writing = True
             workshop.commits.require_sound()
@@ -235,7 +280,8 @@ class Pending:
         """Write a record again as it is, as the successor of what is current."""
         write = self._written(oid)
         if write is not None:
-            self._write(oid, committed, write.data, write.references, write.copied_from)
+            blob = (write.blob, None) if write.blob is not None else None
+            self._write(oid, committed, write.data, write.references, write.copied_from, blob)
 
     def _resolve(self, oid: Oid, committed: Tid) -> tuple[bytes, bytes]:
         """The merged record and its references. Raises ConflictError."""

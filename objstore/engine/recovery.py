@@ -25,6 +25,7 @@ import logging
 from typing import NamedTuple
 
 from objstore.contracts import Filesystem, Finding
+from objstore.engine.blobs import sweep_temporaries
 from objstore.engine.journal import Journal, Waiting
 from objstore.engine.marks import FLUSHED, Marks
 from objstore.errors import CorruptionError
@@ -157,6 +158,7 @@ def recover(directory: HomeDirectory, journal: Journal, marks: Marks) -> Examina
     """Examine the journal and bring it into order. Raises CorruptionError, having touched nothing."""
     found = examine(journal, marks)
     require_whole(found)
+    sweep_temporaries(journal.filesystem, directory)
     marks.settle()  # first, because what the marks say is in the home is let go of below
     let_go = [temp_name(temporary.token) for temporary in found.unfinished]
     let_go += [done_name(name.tid, name.previous) for name in found.flushed]

@@ -7,7 +7,7 @@ taken: the writer lock, the flusher's, the sync of the journal, the readers' tab
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from threading import Lock
 
@@ -23,6 +23,7 @@ from objstore.contracts import (
     StoreOptions,
     View,
 )
+from objstore.engine.blobs import Blobs
 from objstore.engine.commits import Commits
 from objstore.engine.dooms import Dooms
 from objstore.engine.failures import storage_error
@@ -91,10 +92,11 @@ class DirectoryStore:
         self._membership = membership
         self._commits = Commits(standing, journal.path, membership)
         self._snapshots = Snapshots(self._commits, membership)
+        self._blobs = Blobs(directory, settings.format, self._lookup, new_token, read_only=options.read_only)
         self._changing = Counted(membership.flush)
         pinned = Pinned(membership.board.words, options.pin_limit)
         self._flusher = Flusher(
-            self._lookup, self._commits, self._snapshots, marks, options, self._changing, pinned
+            self._lookup, self._commits, self._snapshots, marks, options, self._changing, pinned, self._blobs
         )
         self._oids = Oids(marks, membership.claims)
         self._peers = Peers(membership, self._commits, self._lookup, marks, standing, follows=others.is_live)
@@ -109,6 +111,7 @@ class DirectoryStore:
             self.packed_upto,
             self._peers.publish,
             Dooms(membership.board, journal.filesystem, directory.doomed),
+            self._blobs,
         )
         self._packing = Lock()  # held by the one pack, or copy, that runs
         self._closed = False
@@ -239,6 +242,11 @@ class DirectoryStore:
             yield summary
         if not some:
             raise POSKeyError(oid)
+
+    @property
+    def blobs(self) -> Blobs:
+        self._require_open()
+        return self._blobs
 
     def transaction(self, tid: Tid) -> Transaction | None:
         self._require_open()
@@ -373,6 +381,12 @@ class DirectoryStore:
 
     def load(self, oid: Oid, upto: Tid) -> Revision | None:
         return self._lookup.load(oid, upto)
+
+    def blobs_there(self) -> Iterator[tuple[Oid, Tid, int]]:
+        return self._blobs.there()
+
+    def remove_blobs(self, blobs: Sequence[tuple[Oid, Tid]]) -> int:
+        return self._blobs.remove(blobs)
 
     def writers_held(self) -> AbstractContextManager[object]:
         return self._commits.writer

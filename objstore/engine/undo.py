@@ -51,7 +51,8 @@ class Undoing:
         written = self._written(oid)
         current = written or stored
         serial = written.previous if written is not None else stored.tid
-        if (written is None and stored.tid == tid) or current.data == undone.data:
+        same = current.data == undone.data and current.blob == undone.blob
+        if (written is None and stored.tid == tid) or same:
             return self._copy(before, oid, serial)
         if before is None or before.data is None or undone.data is None or current.data is None:
             raise UndoError(tid, "it was changed by a later transaction", oid)

@@ -4,17 +4,21 @@
       config/settings.toml                          written once
       config/settings.toml.copying                  the same while a copy is made here: no store yet
       journal/working_<tid>_<previous tid>_done/t   a committed transaction that is not yet flushed
+      journal/working_<tid>_<previous tid>_done/o<oid>.blob    a blob that it wrote
       journal/working_<token>_temp/t                one being written
       journal/spare_<token>/t                       a recycled directory with a preallocated file
       marks/flushed_<tid> packed_<tid> oids_<oid>   watermarks, each the name of an empty file
       A/                                            the home
+      blobs/                                        large binary values, in subdirectories as in the home
+      blobs/tmp/<token>.tmp                         one that belongs to no committed transaction yet
       locks/open.lock writer.lock flush.lock pack.lock claims.lock board    never unlinked
       locks/doomed                                  what packs removed while processes had the store open
       lost+found/                                   what recovery or repair set aside
 
 The home holds `o<oid>.c` (the current serial), `o<oid>.<tid>` (a revision) and `t<tid>` (a transaction's
-details) in Full, `o<oid>.d` in Minimal. A name that ends in `.tmp` is a file being written: it has no
-meaning, and whoever finds it may remove it. Names that parse as nothing are somebody else's files.
+details) in Full, `o<oid>.d` in Minimal; `blobs` holds `o<oid>.<tid>.blob` in both. A name that ends in `.tmp` is a
+file being written: it has no meaning, and whoever finds it may remove it. Names that parse as nothing are
+somebody else's files.
 """
 
 from __future__ import annotations
@@ -37,6 +41,9 @@ _MARK = f"(flushed|packed|oids)_{_HEX}"
 _CURRENT = f"o{_HEX}\\.c"
 _REVISION = f"o{_HEX}\\.{_HEX}"
 _DATA = f"o{_HEX}\\.d"
+_BLOB = f"o{_HEX}\\.{_HEX}\\.blob"
+_WAITING_BLOB = f"o{_HEX}\\.blob"
+_TEMPORARY_BLOB = f"{_HEX}\\.tmp"
 _TRANSACTION = f"t{_HEX}"
 _SEGMENT = f"{_HEX}-{_HEX}\\.(0|[1-9][0-9]*)\\.seg"
 
@@ -69,6 +76,14 @@ class HomeDirectory(NamedTuple):
     @property
     def home(self) -> str:
         return f"{self.path}/A"
+
+    @property
+    def blobs(self) -> str:
+        return f"{self.path}/blobs"
+
+    @property
+    def temporary_blobs(self) -> str:
+        return f"{self.path}/blobs/tmp"
 
     @property
     def locks(self) -> str:
@@ -123,7 +138,8 @@ class HomeDirectory(NamedTuple):
     @property
     def places(self) -> set[str]:
         """All directories that may stand there."""
-        return {self.config, self.journal, self.marks, self.home, self.locks, self.lost_and_found}
+        places = {self.config, self.journal, self.marks, self.home, self.blobs, self.locks}
+        return places | {self.lost_and_found}
 
 
 # --- the journal -------------------------------------------------------------------------------------
@@ -272,6 +288,45 @@ def transaction_directory(format: Format, tid: Tid) -> str:
             return f"t/{digits[:5]}/{digits[5:8]}"
         case Format.LAWN | Format.FLAT:
             return ""
+
+
+# --- blobs -------------------------------------------------------------------------------------------
+
+
+class BlobName(NamedTuple):
+    """`o<oid>.<tid>.blob`: the blob of one revision."""
+
+    oid: Oid
+    tid: Tid
+
+
+def blob_name(oid: Oid, tid: Tid) -> str:
+    return f"o{oid.hex()}.{tid.hex()}.blob"
+
+
+def waiting_blob_name(oid: Oid) -> str:
+    """The name that a blob has in its transaction's directory of the journal, which says the tid."""
+    return f"o{oid.hex()}.blob"
+
+
+def temporary_blob_name(token: bytes) -> str:
+    return f"{token.hex()}{TEMPORARY}"
+
+
+def parse_blob_name(name: str) -> BlobName | None:
+    """What a file's name in `blobs` means; None for a foreign one."""
+    match = fullmatch(_BLOB, name)
+    return BlobName(Oid(bytes.fromhex(match[1])), Tid(bytes.fromhex(match[2]))) if match else None
+
+
+def parse_waiting_blob_name(name: str) -> Oid | None:
+    """The object whose blob this is, in a transaction's directory; None for a foreign name."""
+    match = fullmatch(_WAITING_BLOB, name)
+    return Oid(bytes.fromhex(match[1])) if match else None
+
+
+def is_temporary_blob_name(name: str) -> bool:
+    return fullmatch(_TEMPORARY_BLOB, name) is not None
 
 
 # --- segments ----------------------------------------------------------------------------------------

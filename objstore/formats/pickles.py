@@ -14,6 +14,20 @@ from objstore.errors import SerializationError
 from objstore.formats.walking import Use, constant_of, first_of, walked
 from objstore.ids import Oid
 
+BLOB_CLASS = "ZODB.blob.Blob"
+BLOB_RECORD = b"\x80\x03cZODB.blob\nBlob\nq\x00.\x80\x03N."
+"""The record that every blob has: its class, and no state."""
+
+
+def is_blob(data: bytes) -> bool:
+    """Whether a record is that of a blob, however it was pickled."""
+    if data == BLOB_RECORD:
+        return True
+    try:
+        return b"ZODB.blob" in data[:64] and class_name(data) == BLOB_CLASS
+    except SerializationError:
+        return False
+
 
 def references(data: bytes) -> bytes:
     """The oids that a record refers to strongly, packed, each once, in the order in which they appear.

@@ -12,11 +12,11 @@ from zlib import crc32
 
 from objstore.errors import CorruptionError, RecordTooLargeError
 from objstore.ids import Oid, Tid
-from objstore.revisions import Revision, RevisionSummary
+from objstore.revisions import BlobFacts, Revision, RevisionSummary
 
 MAGIC = b"oR"
 VERSION = 1
-DELETED, COPIED, REFERENCES_KNOWN = 1, 2, 4
+DELETED, COPIED, REFERENCES_KNOWN, BLOB = 1, 2, 4, 8
 MAX_DATA = 2**32 - 1
 """The largest record in bytes."""
 
@@ -24,6 +24,9 @@ _FIELDS = struct.Struct(">2sBBII8s8s8sII")
 """All of the header but its own checksum: magic, version, flags, count of references, size of the data, oid,
 tid, previous tid, the checksum of the lead, and that of the data."""
 _CRC = struct.Struct(">I")
+_BLOB = struct.Struct(">QI")
+BLOB_SIZE = _BLOB.size
+"""Bytes that the lead has for the length and the checksum of a blob."""
 HEADER_SIZE = _FIELDS.size + _CRC.size
 _HEADER = struct.Struct(_FIELDS.format + "I")
 """All of the header."""
@@ -35,16 +38,26 @@ def encode(revision: Revision, tid: Tid | None = None) -> bytes:
     if data is not None and len(data) > MAX_DATA:
         raise RecordTooLargeError(revision.oid, len(data), MAX_DATA)
     at = revision.tid if tid is None else tid
-    return encoded(revision.oid, at, revision.previous, data, revision.references, revision.copied_from)
+    lead = (revision.references, revision.copied_from, revision.blob)
+    return encoded(revision.oid, at, revision.previous, data, *lead)
 
 
 def encoded(
-    oid: Oid, tid: Tid, previous: Tid, data: bytes | None, references: bytes | None, copied_from: Tid | None
+    oid: Oid,
+    tid: Tid,
+    previous: Tid,
+    data: bytes | None,
+    references: bytes | None,
+    copied_from: Tid | None,
+    blob: BlobFacts | None = None,
 ) -> bytes:
     """As `encode`, of a revision that is given by its parts, and is not too large."""
     flags, count, lead = 0, 0, b""
     if copied_from is not None:
         flags, lead = COPIED, copied_from
+    if blob is not None:
+        flags |= BLOB
+        lead += _BLOB.pack(*blob)
     if references is not None:
         flags |= REFERENCES_KNOWN
         count = len(references) // 8
@@ -59,7 +72,17 @@ def encoded(
 class Header:
     """The header of a record, verified against its checksum."""
 
-    __slots__ = ("_data_crc", "_flags", "_lead_crc", "data_size", "lead_size", "oid", "previous", "tid")
+    __slots__ = (
+        "_data_crc",
+        "_flags",
+        "_lead_crc",
+        "_references_at",
+        "data_size",
+        "lead_size",
+        "oid",
+        "previous",
+        "tid",
+    )
 
     lead_size: int
     data_size: int
@@ -81,7 +104,8 @@ class Header:
         self._flags = flags
         self._lead_crc, self._data_crc = lead_crc, data_crc
         self.oid, self.tid, self.previous = Oid(oid), Tid(tid), Tid(previous)
-        self.lead_size = (8 if flags & COPIED else 0) + 8 * references
+        self._references_at = (8 if flags & COPIED else 0) + (BLOB_SIZE if flags & BLOB else 0)
+        self.lead_size = self._references_at + 8 * references
         self.data_size = size
 
     @property
@@ -94,8 +118,10 @@ class Header:
         """Bytes of the record up to its data: what `summary` needs."""
         return HEADER_SIZE + self.lead_size
 
-    def _lead(self, buffer: bytes | memoryview, offset: int, path: str) -> tuple[Tid | None, bytes | None]:
-        """What is known of the data, verified: the tid that it was copied from, and its references."""
+    def _lead(
+        self, buffer: bytes | memoryview, offset: int, path: str
+    ) -> tuple[bytes | None, Tid | None, BlobFacts | None]:
+        """What is known of the data, verified: its references, the tid that it was copied from, and its blob."""
         start = offset + HEADER_SIZE
         lead = bytes(buffer[start : start + self.lead_size])
         if len(lead) < self.lead_size:
@@ -103,15 +129,16 @@ class Header:
         if crc32(lead) != self._lead_crc:
             raise self._damage(path, "the checksum of a record's references is wrong", offset)
         copied = Tid(lead[:8]) if self._flags & COPIED else None
-        references = lead[8:] if self._flags & COPIED else lead
-        return copied, references if self._flags & REFERENCES_KNOWN else None
+        at = self._references_at
+        blob = BlobFacts(*_BLOB.unpack_from(lead, at - BLOB_SIZE)) if self._flags & BLOB else None
+        return lead[at:] if self._flags & REFERENCES_KNOWN else None, copied, blob
 
     def _damage(self, path: str, reason: str, offset: int) -> CorruptionError:
         return CorruptionError(path, reason, offset=offset, oid=self.oid, tid=self.tid)
 
     def revision(self, buffer: bytes | memoryview, offset: int, path: str) -> Revision:
         """The revision whose record begins at `offset`, verified. Raises `CorruptionError`."""
-        copied, references = self._lead(buffer, offset, path)
+        known = self._lead(buffer, offset, path)
         start = offset + self.summary_size
         data = bytes(buffer[start : start + self.data_size])
         if len(data) < self.data_size:
@@ -119,16 +146,16 @@ class Header:
         if crc32(data) != self._data_crc:
             raise self._damage(path, "the checksum of a record is wrong", offset)
         deleted = self._flags & DELETED
-        return Revision(self.oid, self.tid, self.previous, None if deleted else data, references, copied)
+        return Revision(self.oid, self.tid, self.previous, None if deleted else data, *known)
 
     def summary(self, buffer: bytes | memoryview, offset: int, path: str) -> RevisionSummary:
         """The revision without its data, from a buffer that may end after `summary_size` bytes.
 
         Verified as far as it goes: damage of the data alone is not seen. Raises `CorruptionError`.
         """
-        copied, references = self._lead(buffer, offset, path)
+        known = self._lead(buffer, offset, path)
         deleted = bool(self._flags & DELETED)
-        return RevisionSummary(self.oid, self.tid, self.previous, self.data_size, deleted, references, copied)
+        return RevisionSummary(self.oid, self.tid, self.previous, self.data_size, deleted, *known)
 
 
 def data_of(record: bytes, oid: Oid) -> tuple[bytes | None, Tid] | None:
@@ -142,6 +169,8 @@ def data_of(record: bytes, oid: Oid) -> tuple[bytes | None, Tid] | None:
     start = HEADER_SIZE + 8 * references
     if flags & COPIED:
         start += 8
+    if flags & BLOB:
+        start += BLOB_SIZE
     data = record[start:]
     if (
         magic != MAGIC

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Container, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, compress, pairwise
 from typing import NamedTuple
 from zlib import crc32
 
@@ -30,6 +30,8 @@ _CRC = struct.Struct(">I")
 FILE_HEADER_SIZE = _FILE.size
 _DEAD = 1 << 63
 """Marks the size of a record that was written and then replaced by another of the same file."""
+_BLOB = 1 << 62
+"""Marks the size of a record whose blob stands beside the file."""
 
 
 def encode_details(transaction: Transaction) -> bytes:
@@ -128,28 +130,37 @@ def decode_header(buffer: bytes, path: str = "<bytes>") -> FileHeader:
     return FileHeader(token, Tid(tid), Tid(previous), Tid(durable), count, tail, end, body_crc)
 
 
-def encode_tail(transaction: Transaction, sizes: list[int], dead: Container[int] = ()) -> bytes:
+def encode_tail(
+    transaction: Transaction, sizes: list[int], dead: Container[int] = (), blobs: Container[int] = ()
+) -> bytes:
     """The table (the sizes of the records, in order, and its checksum) and the details.
 
-    `dead` are the positions of records that do not count; the transaction's oids are those of the others.
+    `dead` are the positions of records that do not count; the transaction's oids are those of the others. `blobs`
+    are the positions of those that have a blob.
     """
-    if dead:
-        sizes = [size | _DEAD if at in dead else size for at, size in enumerate(sizes)]
+    if dead or blobs:
+        marks = ((_DEAD if at in dead else 0) | (_BLOB if at in blobs else 0) for at in range(len(sizes)))
+        sizes = [size | mark for size, mark in zip(sizes, marks, strict=True)]
     table = struct.pack(f">{len(sizes)}Q", *sizes)
     return table + _CRC.pack(crc32(table)) + encode_details(transaction)
 
 
-def decode_tail(buffer: bytes, header: FileHeader, path: str) -> tuple[Transaction, Sequence[int], Sequence[int]]:
-    """The transaction, and the offsets and sizes of its records in the order of its oids."""
+def decode_tail(
+    buffer: bytes, header: FileHeader, path: str
+) -> tuple[Transaction, Sequence[int], Sequence[int], frozenset[Oid]]:
+    """The transaction, the offsets and sizes of its records in the order of its oids, and which have blobs."""
     if len(buffer) != header.end - header.tail or len(buffer) < 8 * header.records + _CRC.size:
         raise CorruptionError(path, "a journal file's table is cut off", offset=header.tail)
     table = buffer[: 8 * header.records]
     if crc32(table) != _CRC.unpack_from(buffer, len(table))[0]:
         raise CorruptionError(path, "the checksum of a journal file's table is wrong", offset=header.tail)
     sizes: Sequence[int] = struct.unpack(f">{header.records}Q", table)
-    dead = {at for at, size in enumerate(sizes) if size & _DEAD} if max(sizes, default=0) & _DEAD else ()
-    if dead:
-        sizes = [size & ~_DEAD for size in sizes]
+    dead: Container[int] = ()
+    marked: list[int] = []
+    if max(sizes, default=0) >= _BLOB:
+        dead = {at for at, size in enumerate(sizes) if size & _DEAD}
+        marked = [size & _BLOB for at, size in enumerate(sizes) if at not in dead]
+        sizes = [size & ~(_DEAD | _BLOB) for size in sizes]
     offsets = list(accumulate(sizes, initial=FILE_HEADER_SIZE))
     end = offsets.pop()
     if dead:
@@ -158,4 +169,5 @@ def decode_tail(buffer: bytes, header: FileHeader, path: str) -> tuple[Transacti
     written = decode_details(buffer[len(table) + _CRC.size :], path)
     if end != header.tail or len(written.oids) != len(offsets) or written.tid != header.token:
         raise CorruptionError(path, "a journal file's table does not fit its records", offset=header.tail)
-    return Transaction(header.tid, header.previous, written.details, written.oids), offsets, sizes
+    blobs = frozenset(compress(written.oids, marked))
+    return Transaction(header.tid, header.previous, written.details, written.oids), offsets, sizes, blobs

@@ -6,13 +6,19 @@ nothing, so syncing costs nothing. It is for one process; its locks hold among t
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import shutil
+import tempfile
 import threading
+import weakref
+from io import RawIOBase
 from types import TracebackType
 from typing import Self
 
 from objstore.contracts import Entry, FileLock, LockedError, Mutex, WritableFile
+from objstore.machine.nodefiles import NodeFile
 from objstore.machine.tree import Directory, File, Tree, error
 
 _ENDLESS = 2**62
@@ -33,6 +39,8 @@ class MemoryFilesystem:
         self._locks: dict[File, _Holders] = {}
         self._mutexes: dict[str, threading.Lock] = {}
         self._shared: dict[str, memoryview] = {}
+        self._outside: str | None = None
+        self._shown: weakref.WeakKeyDictionary[File, str] = weakref.WeakKeyDictionary()
 
     # --- files ---
 
@@ -68,6 +76,63 @@ class MemoryFilesystem:
     def release(self, mapped: memoryview) -> None:
         """Nothing: what is mapped is in memory."""
 
+    def open_file(self, path: str, mode: str) -> RawIOBase:
+        """A file as Python has it."""
+        with self._guard:
+            if mode == "w" and not self._has(path):
+                self._tree.create(path)
+            file = self._tree.file(path)
+
+        def write(offset: int, data: bytes) -> None:
+            self._write(file, offset, data, path)
+
+        def cut(size: int) -> None:
+            with self._guard:
+                if file.named:
+                    self._used -= len(file.data) - size
+                file.data = bytes(file.data[:size])
+
+        if mode == "r":
+            return NodeFile(file)
+        if mode == "w":
+            cut(0)
+        return NodeFile(file, readable=mode == "r+", write=write, cut=cut)
+
+    def copy(self, old: str, new: str) -> None:
+        """Make a file with the content of another."""
+        content = self.read(old)
+        with self.create(new) as file:
+            file.write(content)
+
+    def take(self, outside: str, path: str) -> None:
+        """Read a file of the system into memory, and remove it there."""
+        with open(outside, "rb") as source, self.open_file(path, "w") as target:
+            shutil.copyfileobj(source, target)
+        os.unlink(outside)
+
+    def outside(self, path: str) -> str:
+        """A copy of a file in a temporary directory, which goes with this filesystem."""
+        with self._guard:
+            file = self._tree.file(path)
+            if self._outside is None:
+                self._outside = tempfile.mkdtemp(prefix="objstore-memory-")
+                weakref.finalize(self, shutil.rmtree, self._outside, ignore_errors=True)
+            shown = self._shown.get(file)
+            if shown is None:
+                descriptor, shown = tempfile.mkstemp(prefix=f"{path.rpartition('/')[2]}.", dir=self._outside)
+                with open(descriptor, "wb") as target:
+                    target.write(file.data)
+                self._shown[file] = shown
+                weakref.finalize(file, _unlink, shown)
+            return shown
+
+    def _has(self, path: str) -> bool:
+        try:
+            self._tree.node(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
     def size(self, path: str) -> int:
         """The length of a file in bytes; 0 for a directory."""
         with self._guard:
@@ -77,11 +142,7 @@ class MemoryFilesystem:
     def exists(self, path: str) -> bool:
         """Whether there is a file or a directory of this name."""
         with self._guard:
-            try:
-                self._tree.node(path)
-            except (FileNotFoundError, NotADirectoryError):
-                return False
-            return True
+            return self._has(path)
 
     def unlink(self, path: str) -> None:
         """Remove a file. Who has it open may go on writing."""
@@ -200,6 +261,11 @@ class MemoryFilesystem:
             holders.count -= 1
             if not holders.count:
                 del self._locks[file]
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
 
 
 class MemoryFile:

@@ -12,13 +12,21 @@ import errno
 import fcntl
 import mmap
 import os
+import stat
 from collections.abc import Callable
+from io import BufferedWriter, FileIO, RawIOBase
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import zc.lockfile
 
 from objstore.contracts import Entry, FileLock, LockedError, Mutex, WritableFile
+from objstore.later import Later
+
+if TYPE_CHECKING:
+    import shutil
+else:
+    shutil = Later("shutil")
 
 Write = Callable[[int, memoryview], int]
 WriteAt = Callable[[int, memoryview, int], int]
@@ -30,6 +38,10 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _SURE_LENGTH = 2**20
 """Up to this many bytes are asked for unseen: `os.pread` makes a buffer of the length that it is asked for."""
 _PID_LENGTH = 32
+_PIECE = 2**20
+"""How many bytes are copied at a time through memory."""
+_AT_ONCE = 2**30
+"""How many the system is asked to copy at a time."""
 NETWORK_TYPES = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "ceph"}
 """Filesystems of other machines: their locks may hold on one host only, or their syncs reach nothing that
 lasts.
@@ -91,6 +103,46 @@ class PosixFilesystem:
         """Drop the pages of a map from this process; the page cache keeps them while there is room."""
         if isinstance(mapped.obj, mmap.mmap):
             mapped.obj.madvise(mmap.MADV_DONTNEED)
+
+    def open_file(self, path: str, mode: str) -> RawIOBase:
+        """A file as Python has it."""
+        return FileIO(path, f"{mode}b")
+
+    def copy(self, old: str, new: str) -> None:
+        """Make a file with the content of another; where the filesystem can, both share their blocks."""
+        with FileIO(old) as source, FileIO(new, "xb") as target:
+            try:
+                _copy(source, target)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(new)
+                raise
+
+    def take(self, outside: str, path: str) -> None:
+        """Rename a file over `path`, if it is a regular one of this user's and has no other name; else copy it."""
+        facts = os.lstat(outside)
+        if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1 and facts.st_uid == os.geteuid():
+            try:
+                directory = os.open(os.path.dirname(outside) or ".", _DIRECTORY)
+                try:
+                    mode = stat.S_IMODE(os.stat(path).st_mode)
+                    os.rename(outside, path)
+                    os.fsync(directory)  # else a power cut could give the file back to where it was
+                finally:
+                    os.close(directory)
+            except OSError as error:
+                if error.errno not in (errno.EXDEV, errno.EPERM, errno.EACCES):
+                    raise
+            else:
+                os.chmod(path, mode)
+                return
+        with FileIO(outside) as source, FileIO(path, "wb") as target:
+            _copy(source, target)
+        os.unlink(outside)
+
+    def outside(self, path: str) -> str:
+        """The path."""
+        return path
 
     def size(self, path: str) -> int:
         """The length of a file in bytes."""
@@ -323,6 +375,19 @@ class SharedLock:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _copy(source: FileIO, target: FileIO) -> None:
+    """Copy what is left of a file: by the system, which may share blocks, or through memory, a piece at a time."""
+    try:
+        while os.copy_file_range(source.fileno(), target.fileno(), _AT_ONCE):
+            pass
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM):
+            raise
+        target.seek(source.tell())
+        with BufferedWriter(target, _PIECE) as buffered:
+            shutil.copyfileobj(source, buffered, _PIECE)
 
 
 def _read(descriptor: int, offset: int, length: int) -> bytes:

@@ -17,7 +17,7 @@ class File:
     `write` may change it. `named` is False once the last name is gone.
     """
 
-    __slots__ = ("data", "named")
+    __slots__ = ("__weakref__", "data", "named")
 
     def __init__(self, data: bytes = b"") -> None:
         self.data: bytes | bytearray = data

@@ -8,19 +8,21 @@ before it met this transaction.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar
 
 from persistent import Persistent, PickleCache
 
-from objstore.contracts import PendingTransaction
-from objstore.errors import SerializationError
+from objstore.contracts import BlobSink, PendingTransaction
+from objstore.errors import SerializationError, UsageError
 from objstore.ids import NO_TID, Oid, Tid
+from objstore.objects.blobs import Blob
 from objstore.objects.broken import name_of
 from objstore.objects.following import tell_followers
 from objstore.objects.savepoints import Mark, SavepointStore
 from objstore.objects.serialize import LostState, ObjectWriter, WritersJar
 
+T = TypeVar("T")
 _lost = LostState()
 
 
@@ -33,8 +35,12 @@ class Sink(Protocol):
 class Changes:
     """The changes of one connection. Used by one thread at a time."""
 
-    def __init__(self, jar: WritersJar, cache: PickleCache, savepoint_memory: int) -> None:
+    def __init__(
+        self, jar: WritersJar, cache: PickleCache, savepoint_memory: int, discard: Callable[[str], None]
+    ) -> None:
+        """`discard` removes the data of a blob that a savepoint had."""
         self._jar = jar
+        self._discard_blob = discard
         self._cache = cache
         self._memory = savepoint_memory
         self._writer = ObjectWriter(jar)
@@ -115,7 +121,10 @@ class Changes:
                     modified.add(oid)
                     serial = obj._p_serial
             data, references = serialize(obj)
-            store(oid, serial, data, references)
+            if type(obj) is Blob:
+                _store_blob(sink, oid, serial, data, references, obj)
+            else:
+                store(oid, serial, data, references)
             size = len(data)
             estimate(oid, size)
             obj._p_estimated_size = size
@@ -137,8 +146,11 @@ class Changes:
             count = self.write(pending, settle=False)
         else:
             self.write(self.savepoints, settle=True)
-            for oid, (serial, data, references) in self.savepoints.all():
-                pending.store(oid, serial, data, references)
+            for oid, (serial, data, references, blob) in self.savepoints.all():
+                if blob is not None:
+                    _blob_sink(pending).store_blob(oid, serial, data, references, blob)
+                else:
+                    pending.store(oid, serial, data, references)
                 if oid not in self._created:
                     self._modified.add(oid)
             count = len(self.savepoints)
@@ -157,8 +169,17 @@ class Changes:
     def temporary(self) -> SavepointStore:
         """The savepoints' store, made if need be."""
         if self.savepoints is None:
-            self.savepoints = SavepointStore(self._memory)
+            self.savepoints = SavepointStore(self._memory, self._discard_blob)
         return self.savepoints
+
+    def added(self, add: Callable[[], T]) -> T:
+        """Do something that adds to the savepoints' store; if it fails, nothing of it stays."""
+        mark = self.savepoint()
+        try:
+            return add()
+        except BaseException:
+            self.rollback(mark)
+            raise
 
     def rollback(self, mark: Mark) -> None:
         """Take back every change after a savepoint."""
@@ -233,6 +254,29 @@ class Changes:
             if obj is not None:
                 del self._cache[oid]
                 _disown(obj)
+
+
+class Savepoint:
+    """A moment in a transaction that it can be rolled back to."""
+
+    def __init__(self, changes: Changes, mark: Mark) -> None:
+        self._changes = changes
+        self._mark = mark
+
+    def rollback(self) -> None:
+        """Take back what was changed since."""
+        self._changes.rollback(self._mark)
+
+
+def _blob_sink(sink: object) -> BlobSink:
+    if not isinstance(sink, BlobSink):
+        raise UsageError("the store keeps no blobs")
+    return sink
+
+
+def _store_blob(sink: Sink, oid: Oid, serial: Tid, data: bytes, references: bytes, blob: Blob) -> None:
+    """Write a blob: what its working file holds is taken over."""
+    _blob_sink(sink).store_blob(oid, serial, data, references, blob._p_blob_hand_over())
 
 
 def _disown(obj: Persistent) -> None:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from objstore.errors import ClassNotAllowedError
 from objstore.ids import Oid
 from objstore.later import Later
+from objstore.objects.blobs import Blob
 from objstore.objects.broken import is_stand_in, name_of, reconstruct, stand_in
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ ALWAYS = frozenset(
 """What a load may always import, whatever `allowed_classes` says."""
 
 _ALWAYS_BELOW = ("BTrees.",)
-_SPECIAL = {"builtins", "__builtin__", "copyreg", "copy_reg"}
+_BLOBS = {("ZODB.blob", "Blob"), (Blob.__module__, "Blob")}
+_SPECIAL = {"builtins", "__builtin__", "copyreg", "copy_reg", "ZODB.blob"}
 """Modules of which not everything is handed out as it is."""
 _registered_codes: Mapping[int, object] = vars(copyreg)["_inverted_registry"]
 _RECONSTRUCTOR = {("copyreg", "_reconstructor"), ("copy_reg", "_reconstructor")}
@@ -118,6 +120,8 @@ class ClassFinder:
                             raise ClassNotAllowedError(f"the class with extension code {argument}", oid)
 
     def _find(self, oid: Oid | None, module: str, name: str) -> Any:
+        if (module, name) in _BLOBS:
+            return Blob
         refused: list[str] = []
         for candidate in _spellings(module, name):
             try:

@@ -11,33 +11,32 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from io import RawIOBase
 from threading import Thread
 from typing import IO, Any
 
 import transaction
 from persistent import Persistent, PickleCache
 
-from objstore.contracts import PendingTransaction, View
+from objstore.contracts import BlobFiles, PendingTransaction, View
 from objstore.errors import (
     ClosedError,
     ConflictError,
-    ObjstoreError,
     POSKeyError,
     ReadOnlyError,
     SerializationError,
     UsageError,
 )
-from objstore.formats import pickles
-from objstore.ids import NO_TID, ROOT, Oid, Tid, split_oids
+from objstore.ids import NO_TID, ROOT, Oid, Tid
+from objstore.objects.blobs import blob_files_of
 from objstore.objects.broken import name_of
-from objstore.objects.changes import Changes
+from objstore.objects.changes import Changes, Savepoint
 from objstore.objects.details import details_of
-from objstore.objects.exchange import Importer, export_subgraph
+from objstore.objects.exchange import Importer, export_file
 from objstore.objects.prefetching import Prefetched, oids_in
 from objstore.objects.reading import ObjectReader
+from objstore.objects.referrers import tell_referrer
 from objstore.objects.root import RootConvenience
-from objstore.objects.savepoints import Mark
-from objstore.objects.scratch import temporary_file
 from objstore.objects.serialize import LostState
 from objstore.objects.shared import DATABASE_NAME, Shared
 from objstore.objects.threads import require_thread, thread_to_keep
@@ -65,7 +64,7 @@ class Connection:
         self._released = released
         self._historical = historical
         self._cache = PickleCache(self, shared.options.cache_size, shared.options.cache_size_bytes)
-        self._changes = Changes(self, self._cache, shared.options.savepoint_memory)
+        self._changes = Changes(self, self._cache, shared.options.savepoint_memory, self._discard_blob)
         self.named = self._changes.named
         self._reader = ObjectReader(self, self._cache, shared.finder)
         self._prefetched = Prefetched()
@@ -93,7 +92,7 @@ class Connection:
         try:
             return self[oid]
         except POSKeyError as error:
-            self._tell_referrer(error)
+            tell_referrer(error, self._cache, self._load)
             raise
 
     def __getitem__(self, oid: Oid) -> Persistent:
@@ -187,7 +186,7 @@ class Connection:
             data, serial = self._load(oid)
             self._reader.set_state(obj, data)
         except POSKeyError as error:
-            self._tell_referrer(error)
+            tell_referrer(error, self._cache, self._load)
             raise
         obj._p_serial = serial
         if self._prefetched:
@@ -216,21 +215,6 @@ class Connection:
         if written is not None:
             return written.data, written.serial
         return (self._prefetched.get(oid) if self._prefetched else None) or self._view.load(oid)
-
-    def _tell_referrer(self, error: POSKeyError) -> None:
-        """Find an object in the cache that refers to a missing one: from the newest, by their records."""
-        missing = Oid(error.oid)
-        if error.referrer is not None:
-            return
-        for oid, _ in reversed(self._cache.lru_items()):
-            try:
-                data, _ = self._load(oid)
-                refers = data.find(missing) >= 0 and missing in split_oids(pickles.references(data))
-            except ObjstoreError:  # it is not there yet, or cannot be read: ask the next one
-                continue
-            if refers:
-                error.referrer = oid
-                return
 
     # --- the connection itself ---
 
@@ -461,11 +445,7 @@ class Connection:
         since the last commit or savepoint are not in it. Raises POSKeyError, OSError.
         """
         self._require_open()
-        if f is None or isinstance(f, str):
-            # Open on return, for the caller to read.
-            f = temporary_file("export") if f is None else open(f, "w+b")  # noqa: SIM115
-        export_subgraph(lambda each: self._load(each)[0], oid, f)
-        return f
+        return export_file(self._load, self._open_blob, oid, f)
 
     def importFile(self, f: str | IO[bytes]) -> Persistent:
         """Take over the objects of an export, with new oids; the one that was exported.
@@ -479,22 +459,27 @@ class Connection:
             with open(f, "rb") as file:
                 return self.importFile(file)
         self._join()
-        mark = self._changes.savepoint()
-        try:
-            importer = Importer(self._shared.store.new_oid, self._changes.note_created)
-            return self[importer.read(f, self._changes.temporary())]
-        except BaseException:
-            self._changes.rollback(mark)
-            raise
+        changes, importer = self._changes, Importer(self._shared.store.new_oid, self.blob_files)
+        return changes.added(lambda: self[importer.read(f, changes.temporary(), changes.note_created)])
 
+    # --- blobs ---
 
-class Savepoint:
-    """A moment in a transaction that it can be rolled back to."""
+    def blob_files(self) -> BlobFiles:
+        """Where the data of blobs are. Raises ClosedError, UsageError where the store keeps none."""
+        self._require_open()
+        return blob_files_of(self._shared.store)
 
-    def __init__(self, changes: Changes, mark: Mark) -> None:
-        self._changes = changes
-        self._mark = mark
+    def saved_blob(self, oid: Oid) -> str | None:
+        """The data that the last savepoint has of a blob; None where it has none."""
+        self._require_open()
+        savepoints = self._changes.savepoints
+        return savepoints.blob(oid) if savepoints is not None else None
 
-    def rollback(self) -> None:
-        """Take back what was changed since."""
-        self._changes.rollback(self._mark)
+    def _open_blob(self, oid: Oid, serial: Tid) -> RawIOBase:
+        """The data of a blob as of the last savepoint, to be exported."""
+        files, saved = self.blob_files(), self.saved_blob(oid)
+        return files.open(saved, "r") if saved is not None else files.open_committed(oid, serial)
+
+    def _discard_blob(self, path: str) -> None:
+        with suppress(UsageError):  # a closed store is swept when it is opened; a fork's files are its parent's
+            blob_files_of(self._shared.store).discard(path)

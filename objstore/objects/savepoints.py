@@ -2,13 +2,14 @@
 
 Records go to one temporary file, in memory up to a bound. A savepoint is a mark in the log of what was
 written; rolling back takes the log back to the mark, so its cost is that of the changes since. A temporary
-file has no name and is gone when it is closed, or when the process ends.
+file has no name and is gone when it is closed, or when the process ends. The data of blobs stay in the temporary
+files of the store that they are in, one for each savepoint that has changed them.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import IO, NamedTuple
 
@@ -18,11 +19,13 @@ from objstore.objects.scratch import temporary_file, temporary_place
 
 
 class Written(NamedTuple):
-    """An object as a savepoint has it. `references` are packed oids, None where nobody knows them."""
+    """An object as a savepoint has it. `references` are packed oids, None where nobody knows them; `blob` is the
+    path of a blob's data."""
 
     serial: Tid
     data: bytes
     references: bytes | None
+    blob: str | None = None
 
 
 class _Place(NamedTuple):
@@ -30,6 +33,7 @@ class _Place(NamedTuple):
     size: int
     serial: Tid
     references: bytes | None
+    blob: str | None
 
 
 class Mark(NamedTuple):
@@ -39,6 +43,10 @@ class Mark(NamedTuple):
     end: int
 
 
+def _leave(path: str) -> None:
+    """Leave the data of a blob where they are."""
+
+
 class SavepointStore:
     """The records written by the savepoints of one transaction. Used by one thread at a time.
 
@@ -46,8 +54,10 @@ class SavepointStore:
     file cannot be written.
     """
 
-    def __init__(self, memory: int) -> None:
+    def __init__(self, memory: int, discard: Callable[[str], None] = _leave) -> None:
+        """`discard` removes the data of a blob, if they are there."""
         self._memory = memory
+        self._discard = discard
         self._file: IO[bytes] = io.BytesIO()
         self._spilled = False
         self._places: dict[Oid, _Place] = {}
@@ -66,6 +76,13 @@ class SavepointStore:
 
     def store(self, oid: Oid, serial: Tid, data: bytes, references: bytes | None) -> None:
         """Write an object's record; what it was before stays, for a rollback."""
+        self._store(oid, serial, data, references, None)
+
+    def store_blob(self, oid: Oid, serial: Tid, data: bytes, references: bytes | None, path: str) -> None:
+        """The same of a blob, whose data are in a temporary file of the store."""
+        self._store(oid, serial, data, references, path)
+
+    def _store(self, oid: Oid, serial: Tid, data: bytes, references: bytes | None, blob: str | None) -> None:
         try:
             if not self._spilled and self._end + len(data) > self._memory:
                 self._spill()
@@ -76,7 +93,7 @@ class SavepointStore:
             reason = f"a savepoint cannot be written: {error.strerror or error}"
             raise StorageFullError(temporary_place(), reason) from error
         self._log.append((oid, self._places.get(oid)))
-        self._places[oid] = _Place(self._end, len(data), serial, references)
+        self._places[oid] = _Place(self._end, len(data), serial, references, blob)
         self._end += len(data)
 
     def _spill(self) -> None:
@@ -102,7 +119,12 @@ class SavepointStore:
             raise StorageError(f"the temporary file of a savepoint cannot be read: {error}") from error
         if len(data) != place.size:
             raise StorageError(f"the temporary file of a savepoint is cut off at object {oid.hex()}")
-        return Written(place.serial, data, place.references)
+        return Written(place.serial, data, place.references, place.blob)
+
+    def blob(self, oid: Oid) -> str | None:
+        """The path of a blob's data; None where it was not written."""
+        place = self._places.get(oid)
+        return place.blob if place is not None else None
 
     def all(self) -> Iterator[tuple[Oid, Written]]:
         """Everything that was written, by oid, read as it is asked for."""
@@ -120,6 +142,7 @@ class SavepointStore:
         changed = set()
         while len(self._log) > mark.entries:
             oid, place = self._log.pop()
+            self._drop(self._places[oid])
             changed.add(oid)
             if place is None:
                 del self._places[oid]
@@ -128,7 +151,13 @@ class SavepointStore:
         self._end = mark.end
         return changed
 
+    def _drop(self, place: _Place | None) -> None:
+        if place is not None and place.blob is not None:
+            self._discard(place.blob)
+
     def close(self) -> None:
-        """Let go of the file. Closing twice is allowed."""
+        """Let go of the files. Closing twice is allowed."""
+        for place in (*self._places.values(), *(before for _, before in self._log)):
+            self._drop(place)
         with suppress(OSError):  # what could not be written is not wanted any more
             self._file.close()

@@ -18,16 +18,20 @@ import pickle
 import sys
 from collections.abc import Callable
 from io import BytesIO
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from persistent import Persistent
 from persistent.wref import WeakRef
 
 from objstore.errors import SerializationError
+from objstore.formats.pickles import BLOB_CLASS, BLOB_RECORD
 from objstore.ids import Oid
+from objstore.objects.blobs import Blob
 from objstore.objects.broken import StandInPickler, any_stand_ins, name_of
 
 PROTOCOL = 3
+_OUR_BLOB = f"c{Blob.__module__}\nBlob\n".encode()
+_ZODBS_BLOB = b"cZODB.blob\nBlob\n"
 _PICKLING_FAILS = (pickle.PicklingError, TypeError, AttributeError, ValueError, RecursionError)
 
 
@@ -57,6 +61,15 @@ class _SlowPickler(StandInPickler):
     def persistent_id(self, obj: Any) -> Any:
         return self._persistent_id(obj)
 
+    def save_global(self, obj: Any, name: str | None = None) -> None:
+        if obj is not Blob:
+            super().save_global(obj, name)
+            return
+        self.write(_ZODBS_BLOB)
+        self.memoize(obj)
+
+    dispatch: ClassVar[dict[type, Any]] = {**StandInPickler.dispatch, type: save_global}
+
 
 class RecordPickler:
     """Writes records, reusing one pickler. `persistent_id` is asked for every object in them."""
@@ -78,7 +91,8 @@ class RecordPickler:
             if not any_stand_ins():
                 raise
             return self._dump_slowly(meta, state)
-        return self._file.getvalue()
+        data = self._file.getvalue()
+        return data if _OUR_BLOB not in data else self._dump_slowly(meta, state)
 
     def _dump_slowly(self, meta: Any, state: Any) -> bytes:
         file = BytesIO()
@@ -148,6 +162,7 @@ class ObjectWriter:
         self._any = RecordPickler(self._persistent_id)
         self._openings: dict[type, _Opening] = {}
         self._referring: set[type] = set()  # classes whose last object referred to others
+        self._refers_to_blobs = False
         self._chunks: list[bytes] = []
         chunks: Any = _Chunks(self._chunks.append)
         self._plain = _PlainPickler(chunks, PROTOCOL)
@@ -184,15 +199,28 @@ class ObjectWriter:
         references, asking = self._references, self._asking
         references.clear()
         asking.memo = opening.memo
+        self._refers_to_blobs = False
         try:
             asking.dump(state)
         except _PICKLING_FAILS:
             return self._anything(obj, cls, state)
         (self._referring.add if references else self._referring.discard)(cls)
-        return b"".join(self._chunks), b"".join(references)
+        data = b"".join(self._chunks)
+        if self._refers_to_blobs:
+            # A pickle names a class once. If the name is there again, some of that is data that looks like it.
+            if data.count(_OUR_BLOB) != 1:
+                return self._anything(obj, cls, state)
+            data = data.replace(_OUR_BLOB, _ZODBS_BLOB)
+        return data, b"".join(references)
 
     def _first(self, obj: Persistent, cls: type) -> tuple[bytes, bytes]:
         """As `serialize`, for an object whose class is not known, or must be written with arguments."""
+        if cls is Blob:
+            return BLOB_RECORD, b""
+        if name_of(cls) == BLOB_CLASS:
+            raise SerializationError(
+                "it is ZODB's own; make an objstore.Blob, which is stored the same", obj._p_oid, BLOB_CLASS
+            )
         new_arguments = getattr(obj, "__getnewargs__", None)
         meta = cls if new_arguments is None else (cls, new_arguments())
         written = self._anything(obj, meta, obj.__getstate__())
@@ -226,6 +254,8 @@ class ObjectWriter:
         if oid is None or obj._p_jar is not self._jar:
             oid = self._oid_of(obj)
         self._references[oid] = None
+        if cls is Blob:
+            self._refers_to_blobs = True
         return oid if hasattr(cls, "__getnewargs__") else (oid, cls)
 
     def _oid_of(self, obj: Persistent) -> Oid:

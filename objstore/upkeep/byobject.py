@@ -141,4 +141,5 @@ class ByObject:
 def _record_size(summary: RevisionSummary) -> int:
     """Bytes of a revision's record."""
     copied = 8 if summary.copied_from is not None else 0
+    copied += records.BLOB_SIZE if summary.blob is not None else 0
     return records.HEADER_SIZE + copied + len(summary.references or b"") + summary.size

@@ -25,6 +25,7 @@ from objstore.formats.layouts import (
     parse_segment_name,
 )
 from objstore.ids import NO_TID, Oid, Tid, number
+from objstore.upkeep.blobs import BlobCheck
 from objstore.upkeep.connections import Connections
 from objstore.upkeep.reachable import OidSet
 from objstore.upkeep.surroundings import Surroundings
@@ -34,6 +35,7 @@ ROUNDS = 3
 
 KINDS = {
     "aside": "recovery moved this to lost+found; look at it, then remove it",
+    "blob": "the data of a blob are missing, or are not what was written",
     "chain": "transactions are missing from the journal although they had been acknowledged",
     "checksum": "the bytes are not what was written",
     "dangling": "an object refers to one that does not exist",
@@ -53,13 +55,14 @@ KINDS = {
 """The kinds of findings, each with what it means."""
 
 
-def check(store: DirectoryStore, progress: Progress | None = None) -> Iterator[Finding]:
+def check(store: DirectoryStore, progress: Progress | None = None, *, blobs: bool = False) -> Iterator[Finding]:
     """Tell what is wrong with a store, finding by finding, as they are met.
 
-    The store may be open for reading or writing, or `tolerant`. Never writes. Raises ClosedError, and OSError
-    where the system refuses what has nothing to do with one file.
+    The store may be open for reading or writing, or `tolerant`. Of blobs the length is looked at; with `blobs` all
+    of each is read. Never writes. Raises ClosedError, and OSError where the system refuses what has nothing to do
+    with one file.
     """
-    return _Check(store, progress or _silent).run()
+    return _Check(store, progress or _silent, BlobCheck(store, contents=blobs)).run()
 
 
 def _silent(phase: str, done: int, total: int | None) -> None:
@@ -69,8 +72,9 @@ def _silent(phase: str, done: int, total: int | None) -> None:
 class _Check:
     """One run."""
 
-    def __init__(self, store: DirectoryStore, progress: Progress) -> None:
+    def __init__(self, store: DirectoryStore, progress: Progress, blobs: BlobCheck) -> None:
         self._store = store
+        self._blobs = blobs
         self._progress = progress
         self._flushed = store.flushed
         self._headless = OidSet()  # objects of which only revisions stand in a Full home
@@ -87,9 +91,16 @@ class _Check:
                 damaged = damaged or finding.kind in ("checksum", "name", "pointer", "unreadable", "misplaced")
                 yield finding
             connections = Connections(
-                self._store, surroundings.waiting, self._headless, view.snapshot, damaged, self._progress
+                self._store,
+                surroundings.waiting,
+                self._headless,
+                view.snapshot,
+                damaged,
+                self._progress,
+                self._blobs,
             )
             yield from connections.findings()
+            yield from self._blobs.files(min(self._flushed, view.snapshot))
             yield from self._what_stayed()
         finally:
             view.close()

@@ -34,6 +34,7 @@ from objstore.formats.layouts import (
 )
 from objstore.ids import NO_TID, ROOT, Oid, Tid, number, oid_from, oid_numbers, tid_from
 from objstore.revisions import RevisionSummary
+from objstore.upkeep.blobs import BlobCheck
 from objstore.upkeep.pack import PROTECTED
 from objstore.upkeep.reachable import Marker, OidSet
 from objstore.upkeep.tidset import TidSet
@@ -58,8 +59,10 @@ class Connections:
         snapshot: Tid,
         damaged: bool,
         progress: Progress,
+        blobs: BlobCheck,
     ) -> None:
         self._store = store
+        self._blobs = blobs
         self._waiting = waiting
         self._headless = headless
         self._snapshot = snapshot
@@ -150,6 +153,8 @@ class Connections:
                 self._transactions.add(number(summary.tid))
             references = self._references(summary)
             found.append(references)
+            if summary.blob is not None and not summary.deleted:
+                self._told.extend(self._blobs.revision(summary))
             if summary.tid <= self._snapshot:
                 for to in oid_numbers(references):
                     if to not in self._existing and to not in missing:

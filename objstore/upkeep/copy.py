@@ -17,16 +17,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import RawIOBase
 from time import perf_counter
 from typing import overload
 
-from objstore.contracts import Filesystem, Format, History, Home, Progress, View
+from objstore.contracts import Filesystem, Format, History, Progress, View
 from objstore.engine.failures import storage_error
 from objstore.engine.importing import Import, begin_import, require_place
 from objstore.engine.store import DirectoryStore
-from objstore.errors import CorruptionError, POSKeyError, StorageFullError, UsageError
+from objstore.errors import BlobMissingError, CorruptionError, POSKeyError, StorageFullError, UsageError
 from objstore.ids import Oid, Tid
-from objstore.revisions import Revision, Transaction
+from objstore.revisions import BlobFacts, Revision, Transaction
 from objstore.upkeep.selection import BLOCK, STEP, CurrentState, Selection, Survey, WholeHistory, record_size
 from objstore.upkeep.sorting import TidSorter
 
@@ -62,6 +63,8 @@ class CopyReport:
     bytes: int
     verified: bool
     seconds: float
+    blobs: int = 0
+    blob_bytes: int = 0
 
 
 def copy(
@@ -123,6 +126,7 @@ class _Copy:
         )
         self._survey = Survey()
         self._copied = 0
+        self._blobs: list[tuple[Oid, Tid, BlobFacts]] = []  # of the transactions that are to be applied next
 
     def run(self, dest: str, filesystem: Filesystem, *, verify: bool) -> CopyReport:
         start = perf_counter()
@@ -135,7 +139,7 @@ class _Copy:
             try:
                 self._fill(target)
                 if verify:
-                    self._verify(target.written(), dest)
+                    self._verify(target, dest)
             except CorruptionError:
                 self._require_snapshot()  # else something is missed that is no longer there
                 raise
@@ -156,6 +160,8 @@ class _Copy:
             bytes=survey.bytes,
             verified=verify,
             seconds=perf_counter() - start,
+            blobs=survey.blobs,
+            blob_bytes=survey.blob_bytes,
         )
 
     def _require_room(self, dest: str, filesystem: Filesystem) -> None:
@@ -165,6 +171,7 @@ class _Copy:
         if self._format is not Format.SEGMENTED:
             pointers = survey.objects + survey.transactions if self._history is History.FULL else 0
             needed = BLOCK * (survey.blocks + pointers)
+        needed += survey.blob_bytes
         free = filesystem.free_bytes(dest.rpartition("/")[0] or "/")
         if free < needed:
             raise StorageFullError(dest, f"the copy takes about {needed:,} bytes, and there are {free:,} left")
@@ -182,10 +189,12 @@ class _Copy:
         for transaction in self._selection.transactions():
             revisions, more = self._load(transaction)
             if batch and size + more > self._limits.batch:
+                self._take_blobs(target)
                 target.apply(batch)
                 batch, size = [], 0
             batch.append((transaction, revisions))
             size += more
+        self._take_blobs(target)
         target.apply(batch)
         if self._copied != self._survey.revisions:
             raise CorruptionError(
@@ -193,6 +202,17 @@ class _Copy:
                 f"there are {self._survey.revisions:,} revisions, but transactions lead to {self._copied:,}; "
                 "`objstore check` tells more",
             )
+
+    def _take_blobs(self, target: Import) -> None:
+        """Copy the blobs of what was loaded, each when it is its turn."""
+        target.take_blobs((oid, tid, facts, self._open_blob(oid, tid)) for oid, tid, facts in self._blobs)
+        self._blobs.clear()
+
+    def _open_blob(self, oid: Oid, tid: Tid) -> RawIOBase:
+        try:
+            return self._source.blobs.open_committed(oid, tid)
+        except BlobMissingError as error:
+            raise CorruptionError(self._source.name, "the data of a blob are missing", oid=oid, tid=tid) from error
 
     def _load(self, transaction: Transaction) -> tuple[Sequence[Revision], int]:
         """What a transaction wrote, and bytes of it; where that is much, it is read when it is looked at."""
@@ -205,6 +225,8 @@ class _Copy:
                 continue
             self._advance()
             there.append(oid)
+            if revision.blob is not None:
+                self._blobs.append((oid, transaction.tid, revision.blob))
             size += record_size(revision)
             if size <= self._limits.batch:
                 loaded.append(revision)
@@ -221,8 +243,9 @@ class _Copy:
 
     # --- verifying ---
 
-    def _verify(self, home: Home, dest: str) -> None:
+    def _verify(self, target: Import, dest: str) -> None:
         """Compare a copy with what it was made from. Raises CorruptionError."""
+        home = target.written()
         survey, compared = self._survey, 0
         for transaction in self._selection.transactions():
             tid = transaction.tid
@@ -237,6 +260,8 @@ class _Copy:
                 compared += 1
                 if home.revision(oid, tid) != revision:
                     raise CorruptionError(dest, "a record differs from what was copied", oid=oid, tid=tid)
+                if revision.blob is not None and target.blob_facts(oid, tid) != revision.blob:
+                    raise CorruptionError(dest, "a blob differs from what was copied", oid=oid, tid=tid)
         objects = revisions = 0
         for oid in home.oids():
             objects += 1

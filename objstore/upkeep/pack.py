@@ -15,7 +15,7 @@ It goes on while others read and commit, in this order:
 5. in Full, the details of transactions up to `limit` are read: those of which no revision stays are to go;
    and the disk must have room for what removing writes before it removes;
 6. the time is recorded, and only now things are removed: revisions and objects, bucket by bucket, then
-   details.
+   blobs of which no revision is there, then details.
 
 Nothing that somebody may reach is lost. Let a live object's kept revision refer to X when step 4 ends. It
 was committed before its object was last visited, and the visit saw it, or after that; then its transaction
@@ -43,6 +43,7 @@ from objstore.errors import CorruptionError, SerializationError, StorageError
 from objstore.formats import pickles
 from objstore.ids import ROOT, Oid, Tid, number, oid_from, oid_numbers, tid_from
 from objstore.revisions import RevisionSummary
+from objstore.upkeep.blobs import remove_blobs
 from objstore.upkeep.bybucket import ByBucket
 from objstore.upkeep.byobject import ByObject, divided
 from objstore.upkeep.packing import Counts, Ground, Job, PackLimits
@@ -140,6 +141,7 @@ class _Pack:
         doomed, transactions = self._decide()
         try:
             self._ground.remove(doomed)
+            remove_blobs(job, doomed)
             if job.full:
                 self._remove_transactions(transactions)
         except OSError as error:
@@ -158,6 +160,7 @@ class _Pack:
             bytes_freed=counts.freed,
             objects_kept=len(self._ground.seen) - len(doomed),
             seconds=perf_counter() - self._start,
+            blobs_removed=counts.blobs,
         )
 
     # --- marking ---

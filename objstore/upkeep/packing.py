@@ -37,6 +37,7 @@ class Counts:
         self.revisions = 0
         self.transactions = 0
         self.freed = 0
+        self.blobs = 0
 
 
 class Job(NamedTuple):

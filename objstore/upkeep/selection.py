@@ -42,8 +42,14 @@ class Survey:
     details: int = 0
     """Bytes of the transactions' details."""
     blocks: int = 0
+    blobs: int = 0
+    blob_bytes: int = 0
 
-    def add(self, size: int) -> None:
+    def add(self, found: RevisionSummary) -> None:
+        if found.blob is not None:
+            self.blobs += 1
+            self.blob_bytes += found.blob.size
+        size = record_size(found)
         self.revisions += 1
         self.bytes += size
         self.blocks += -(-size // BLOCK)
@@ -68,6 +74,7 @@ class Selection(Protocol):
 def record_size(found: Revision | RevisionSummary) -> int:
     """Bytes of a revision's record."""
     copied = 8 if found.copied_from is not None else 0
+    copied += records.BLOB_SIZE if found.blob is not None else 0
     size = found.size if isinstance(found, RevisionSummary) else len(found.data or b"")
     return records.HEADER_SIZE + copied + len(found.references or b"") + size
 
@@ -112,7 +119,7 @@ class WholeHistory:
             before = survey.revisions
             for summary in summaries:
                 self._require_details(oid, summary.tid)
-                survey.add(record_size(summary))
+                survey.add(summary)
             survey.objects += survey.revisions > before
         return survey
 
@@ -156,7 +163,7 @@ class CurrentState:
             if newest is not None:
                 self._sorter.add(newest.tid, oid)
                 survey.objects += 1
-                survey.add(record_size(newest))
+                survey.add(newest)
         for _, oids in self._sorter.transactions():
             survey.transactions += 1
             survey.details += 64 + len(UNKNOWN.description) + 8 * len(oids)

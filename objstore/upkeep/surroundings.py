@@ -21,6 +21,7 @@ from objstore.formats.layouts import (
     done_name,
     parse_journal_name,
     parse_mark_name,
+    parse_waiting_blob_name,
     temp_name,
 )
 from objstore.ids import NO_TID
@@ -125,7 +126,7 @@ class Surroundings:
             yield from self._transaction_findings(waiting)
         for entry in self._entries(place) or []:
             if entry.is_directory and parse_journal_name(entry.name) is not None:
-                yield from self._foreign_in(f"{place}/{entry.name}", lambda inner: inner.name == TRANSACTION_FILE)
+                yield from self._foreign_in(f"{place}/{entry.name}", _is_of_a_transaction)
 
     def _leftovers(self, place: str) -> Iterator[Finding]:
         found = self._examination
@@ -151,6 +152,10 @@ class Surroundings:
                 yield Finding("checksum", error.path, error.reason, error.oid, waiting.tid)
             else:
                 yield Finding("unreadable", waiting.path, error.strerror or str(error), tid=waiting.tid)
+
+
+def _is_of_a_transaction(entry: Entry) -> bool:
+    return entry.name == TRANSACTION_FILE or parse_waiting_blob_name(entry.name) is not None
 
 
 def _was_set_aside(entry: Entry) -> bool:
