@@ -131,6 +131,12 @@ class TestRecords:
 
 
 class TestDetails:
+    def test_a_transaction_is_shown_without_its_oids(self):
+        """There may be a million of them, and errors show it."""
+        shown = repr(BY_ADA._replace(oids=(oid_from(0xABCDEF),) * 1000))
+        assert repr(BY_ADA.tid) in shown
+        assert len(shown) < 500
+
     @given(TRANSACTIONS)
     def test_what_is_written_is_read(self, transaction):
         assert decode_details(encode_details(transaction)) == transaction
