@@ -87,14 +87,14 @@ def test_a_resolved_conflict_after_the_records_were_written():
     store = open_on(MemoryFilesystem())
     commit(store, {0: 10, 1: "one"})
     base = store.view()
-    token, store._workshop.new_token = store._workshop.new_token, None
+    workshop = store._workshop
 
     def token_after_another_commit():
-        store._workshop.new_token = token
+        store._workshop = workshop
         commit(store, {0: 12})
-        return token()
+        return workshop.new_token()
 
-    store._workshop.new_token = token_after_another_commit
+    store._workshop = workshop._replace(new_token=token_after_another_commit)
     commit(store, {0: 15, 1: "changed"}, view=base, resolver=add_up)
     assert contents(store, [0, 1]) == {0: 17, 1: "changed"}
     store.flush()
