@@ -19,6 +19,7 @@ from objstore.collections.found import Found
 from objstore.collections.indexes import Index, computed
 from objstore.collections.multicursors import MultiMapCursor
 from objstore.collections.multimap import MultiMap
+from objstore.collections.sequences import GapFreeSequence, Sequence
 from objstore.collections.shapes import Estimate
 from objstore.collections.verifying import Misfit
 
@@ -28,10 +29,12 @@ __all__ = [
     "Cursor",
     "Estimate",
     "Found",
+    "GapFreeSequence",
     "Index",
     "Misfit",
     "MultiMap",
     "MultiMapCursor",
+    "Sequence",
     "above",
     "any_of",
     "at_least",

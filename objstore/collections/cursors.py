@@ -111,7 +111,7 @@ class Cursor:
         key = self._key
         if key is UNBOUNDED:
             return self.first()
-        span = self._span & Span(low=key, low_open=self._side != _BEFORE)
+        span = self._span.upwards(key, self._side != _BEFORE)
         return self._go(lowest(self._open_tree(), span), key, _BEFORE if self._side == _BEFORE else _AFTER)
 
     def prev(self) -> bool:
@@ -119,7 +119,7 @@ class Cursor:
         key = self._key
         if key is UNBOUNDED:
             return self.last()
-        span = self._span & Span(high=key, high_open=self._side != _AFTER)
+        span = self._span.downwards(key, self._side != _AFTER)
         return self._go(highest(self._open_tree(), span), key, _AFTER if self._side == _AFTER else _BEFORE)
 
     previous = prev
@@ -137,10 +137,10 @@ class Cursor:
                     return self._go(key, key, _ON)
                 return self._go(MISSING, key, _ON)
             case ">=" | ">":
-                span = self._span & Span(low=key, low_open=relation == ">")
+                span = self._span.upwards(key, relation == ">")
                 return self._go(lowest(tree, span), key, _AFTER if relation == ">" else _BEFORE)
             case "<=" | "<":
-                span = self._span & Span(high=key, high_open=relation == "<")
+                span = self._span.downwards(key, relation == "<")
                 return self._go(highest(tree, span), key, _BEFORE if relation == "<" else _AFTER)
         raise UsageError(f"a relation is one of == >= > <= <, not {relation!r}")
 

@@ -18,7 +18,7 @@ from persistent import Persistent
 
 from objstore.collections.cursors import Cursor
 from objstore.collections.multicursors import MultiMapCursor, pair_span, require_ordered
-from objstore.collections.shapes import Estimate
+from objstore.collections.shapes import Estimate, keys_in
 from objstore.collections.spans import Span, prefix_span, span_of
 
 
@@ -59,7 +59,7 @@ class MultiMap(Persistent):
 
     def removeall(self, key: Any) -> int:
         """Take all values away from a key; how many there were."""
-        pairs = list(self._among(Span(key, key)).iternext(values=False))
+        pairs = list(self._of(key))
         for pair in pairs:
             self._pairs.remove(pair)
         return len(pairs)
@@ -72,7 +72,7 @@ class MultiMap(Persistent):
 
     def __contains__(self, key: Any) -> bool:
         """Whether the key has a value."""
-        return self._among(Span(key, key)).first()
+        return any(True for _ in self._of(key))
 
     def has(self, key: Any, value: Any) -> bool:
         """Whether the key has this value."""
@@ -87,16 +87,15 @@ class MultiMap(Persistent):
 
     def getall(self, key: Any) -> list[Any]:
         """The values of a key, in order; none where it has none."""
-        return [value for _, value in self._among(Span(key, key)).iternext(values=False)]
+        return [value for _, value in self._of(key)]
 
     def get(self, key: Any, default: Any = None) -> Any:
         """The lowest value of a key."""
-        at = self._among(Span(key, key))
-        return at.key()[1] if at.first() else default
+        return next((value for _, value in self._of(key)), default)
 
     def count(self, key: Any) -> int:
         """How many values a key has."""
-        return self._among(Span(key, key)).count()
+        return len(self._of(key))
 
     # --- all of them ---
 
@@ -161,6 +160,6 @@ class MultiMap(Persistent):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {hex(id(self))}>"
 
-    def _among(self, span: Span) -> Cursor:
-        """The pairs whose keys are in a span."""
-        return Cursor(self._pairs).within(pair_span(span))
+    def _of(self, key: Any) -> Any:
+        """The pairs of a key."""
+        return keys_in(self._pairs, pair_span(Span(key, key)))

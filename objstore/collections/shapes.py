@@ -45,26 +45,22 @@ class Estimate:
     exact: bool
 
 
-def ends(span: Span) -> dict[str, Any]:
-    """A span as the arguments that BTrees take. Not for an open or closed end at the key None: see `narrowed`."""
-    return {
-        "min": None if span.low is UNBOUNDED else span.low,
-        "max": None if span.high is UNBOUNDED else span.high,
-        "excludemin": span.low_open,
-        "excludemax": span.high_open,
-    }
+def keys_in(tree: Any, span: Span) -> Any:
+    """The keys in a span of which no end is None: see `narrowed`."""
+    low, high, low_open, high_open = span
+    return tree.keys(None if low is UNBOUNDED else low, None if high is UNBOUNDED else high, low_open, high_open)
 
 
 def narrowed(tree: Any, span: Span) -> Span | None:
     """The same keys of a tree without an end at None, which BTrees take for no end; None where there are none."""
+    if span.low is not None and span.high is not None:
+        return span
     if span.high is None:
         if span.high_open or None not in span:
             return None
         return Span(None, None) if has_none(tree) else None
-    if span.low is None:
-        # Without a lower end, leaving out the end leaves out the first key, whichever it is.
-        return Span(UNBOUNDED, span.high, span.low_open and has_none(tree), span.high_open)
-    return span
+    # Without a lower end, leaving out the end leaves out the first key, whichever it is.
+    return Span(UNBOUNDED, span.high, span.low_open and has_none(tree), span.high_open)
 
 
 def has_none(tree: Any) -> bool:
@@ -79,7 +75,7 @@ def lowest(tree: Any, span: Span) -> Any:
         return MISSING
     if within.high is None:
         return None
-    for key in tree.keys(**ends(within)):
+    for key in keys_in(tree, within):
         return key
     return MISSING
 
@@ -106,7 +102,7 @@ def number(tree: Any, span: Span) -> int:
     within = narrowed(tree, span)
     if within is None:
         return 0
-    return 1 if within.high is None else len(tree.keys(**ends(within)))
+    return 1 if within.high is None else len(keys_in(tree, within))
 
 
 # --- nodes -------------------------------------------------------------------------------------------
@@ -181,7 +177,7 @@ class _Sampler:
         """Of the keys of a subtree that lie in a span."""
         node = _node(tree, self._kind)
         if node is None:
-            return len(tree.keys(**ends(span))), 0.0
+            return len(keys_in(tree, span)), 0.0
         first, last = 0, len(node.children) - 1
         if span.low is not UNBOUNDED:
             first = bisect_right(node.separators, span.low)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import enum
 import sys
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from objstore.errors import UsageError
 
@@ -45,8 +44,7 @@ def lower(key: Any, other: Any) -> bool:
     return bool(key < other)
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """The keys from `low` to `high`; `low_open` and `high_open` leave out the end itself."""
 
     low: Any = UNBOUNDED
@@ -54,7 +52,7 @@ class Span:
     low_open: bool = False
     high_open: bool = False
 
-    def __contains__(self, key: Any) -> bool:
+    def __contains__(self, key: object) -> bool:
         return self.below(key) and not self.above(key)
 
     def below(self, key: Any) -> bool:
@@ -71,14 +69,16 @@ class Span:
 
     def __and__(self, other: Span) -> Span:
         """What is in both."""
-        return self._from(other.low, other.low_open)._upto(other.high, other.high_open)
+        return self.upwards(other.low, other.low_open).downwards(other.high, other.high_open)
 
-    def _from(self, low: Any, low_open: bool) -> Span:
+    def upwards(self, low: Any, low_open: bool) -> Span:
+        """What of it is above a key, or begins there."""
         if low is UNBOUNDED or not self.below(low):
             return self
         return Span(low, self.high, low_open, self.high_open)
 
-    def _upto(self, high: Any, high_open: bool) -> Span:
+    def downwards(self, high: Any, high_open: bool) -> Span:
+        """What of it is below a key, or ends there."""
         if high is UNBOUNDED or self.above(high):
             return self
         return Span(self.low, high, self.low_open, high_open)
