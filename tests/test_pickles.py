@@ -262,6 +262,15 @@ def test_rewriting_an_oid_shared_only_by_references_stays_in_place():
     assert rewrite_references(data, shifted) == data.replace(oid, shifted(oid))
 
 
+@pytest.mark.parametrize("form", [(bytes(OID[6]), int), ["w", (bytes(OID[6]),)]])
+def test_rewriting_reaches_references_that_are_taken_from_the_memo_as_a_whole(form):
+    """As in records that ZODB has imported: one tuple is the persistent id of every reference to an object."""
+    data = pickled(PersistentMapping, [Pid(form), Pid(form)])
+    _, state = loaded(rewrite_references(data, shifted))
+    oids = [pid.value[1][0] if isinstance(pid.value, list) else pid.value[0] for pid in state]
+    assert oids == [shifted(OID[6])] * 2
+
+
 def test_rewriting_does_not_write_into_frames():
     oid = bytes(OID[6])
     with pytest.raises(SerializationError, match="frame"):

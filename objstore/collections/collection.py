@@ -77,22 +77,25 @@ class Collection(Persistent):
         """
         if not isinstance(obj, Persistent):
             raise UsageError(f"a collection is of persistent objects, not of {type(obj).__name__}")
-        member = self._id_of(obj)
-        if member is not None:
-            self._move([(obj, member)])
+        pairs = followers(obj)
+        known = self._id_of(obj, pairs)
+        if known is not None:
+            self._move([(obj, known)])
             return
         members = self._members
-        wanted, *others = members.require_fit([Move(obj, None, (), members.entry_of(obj))])
+        entry = members.entry_of(obj)
+        ways = members.require_fit([Move(obj, None, (), entry)])[1:] if members.is_taken(entry) else []
         self._rely()
-        wanted = wanted._replace(member=members.new_id(obj, self._p_jar))
-        before = followers(obj)
-        set_followers(obj, (*(pair for pair in before if pair[0] is not self), (self, wanted.member)))
+        member = members.new_id(obj, pairs, self._p_jar)
+        set_followers(obj, (*(pair for pair in pairs if pair[0] is not self), (self, member)))
         try:
-            members.make([wanted, *others])
+            members.make(ways)
+            members.insert(member, entry)
         except BaseException:
-            set_followers(obj, before)
+            members.make([way._replace(old=way.new, new=way.old) for way in ways])
+            set_followers(obj, pairs)
             raise
-        self._by_id[wanted.member] = obj
+        self._by_id[member] = obj
         self._tally.change(1)
 
     def update(self, objects: Iterable[Persistent]) -> None:
@@ -100,7 +103,7 @@ class Collection(Persistent):
         added: list[Persistent] = []
         try:
             for obj in objects:
-                is_new = self._id_of(obj) is None
+                is_new = self._id_of(obj, followers(obj)) is None
                 self.add(obj)
                 if is_new:
                     added.append(obj)
@@ -115,7 +118,7 @@ class Collection(Persistent):
 
     def discard(self, obj: Persistent) -> None:
         """Let an object go, if it is a member."""
-        member = self._id_of(obj)
+        member = self._id_of(obj, followers(obj))
         if member is not None:
             self._remove(obj, member)
 
@@ -134,9 +137,7 @@ class Collection(Persistent):
         members = self._members
         self._rely()
         set_followers(obj, tuple(pair for pair in followers(obj) if pair[0] is not self))
-        old = members.entries[member]
-        members.make([Move(obj, member, old, ((),) * len(members.built))])
-        del self._entries[member]
+        members.remove(member)
         del self._by_id[member]
         self._tally.change(-1)
 
@@ -155,8 +156,7 @@ class Collection(Persistent):
         if changed:
             self._rely()
             members = self._members
-            moves = [members.move_of(obj, member) for obj, member in changed]
-            moves = [move for move in moves if move.new != move.old]
+            moves = [move for obj, member in changed if (move := members.move_of(obj, member)) is not None]
             if moves and members.make(members.require_fit(moves)):
                 self._tally.change(0)
 
@@ -172,9 +172,9 @@ class Collection(Persistent):
             self._move(pairs)
         return super().__getstate__()
 
-    def _id_of(self, obj: Persistent) -> int | None:
-        """The id of a member, None for what is none."""
-        for follower, member in followers(obj):
+    def _id_of(self, obj: Persistent, pairs: Iterable[tuple[Any, Any]]) -> int | None:
+        """The id of a member, None for what is none. `pairs` are who follows it."""
+        for follower, member in pairs:
             if follower is self and self._by_id.get(member) is obj:
                 return int(member)
         return self._id_by_key(obj)
@@ -191,7 +191,7 @@ class Collection(Persistent):
         return None
 
     def _require_member(self, obj: Persistent) -> int:
-        member = self._id_of(obj)
+        member = self._id_of(obj, followers(obj))
         if member is None:
             raise NotMemberError(obj)
         return member

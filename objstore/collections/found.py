@@ -10,7 +10,8 @@ from objstore.collections.conditions import Condition
 from objstore.collections.indexes import keys_reader
 from objstore.collections.keys import Key
 from objstore.collections.members import Members
-from objstore.collections.planning import Plan, index_on, plan
+from objstore.collections.planning import Plan, check, index_on, plan
+from objstore.collections.sources import Everything
 from objstore.collections.walking import ascending, descending
 from objstore.errors import NotOneError, ScanError, UsageError
 
@@ -138,8 +139,8 @@ class Found:
         ids = self._along(members, position)
         if self._is_everything(made):
             return ids
-        wanted = made.source.ids()
-        return _passing(made, (each for each in ids if each in wanted))
+        passes = check(members, self._condition).passes
+        return (each for each in ids if passes(each))
 
     def _walkable(self, members: Members, made: Plan) -> int | None:
         """The position of an index to walk along, if that is the shorter way."""
@@ -155,7 +156,7 @@ class Found:
         return position if steps < about else None
 
     def _is_everything(self, made: Plan) -> bool:
-        return not made.checks and str(self._condition) == "everything"
+        return not made.checks and isinstance(made.source, Everything)
 
     def _along(self, members: Members, position: int) -> Iterator[int]:
         """All ids in the order of an index, at the end those that it does not have."""
@@ -179,7 +180,7 @@ class Found:
         return descending(tree) if self._order and self._order[0].backwards else ascending(tree)
 
     def _sorted(self, members: Members, made: Plan) -> Iterator[int]:
-        if not self._order and isinstance(self._condition, Condition) and self._is_everything(made):
+        if not self._order and self._is_everything(made):
             return ascending(members.by_id)
         ids = made.source.ids()
         if not self._order:

@@ -16,7 +16,7 @@ from typing import Any
 from BTrees.OLBTree import OLBTree
 from BTrees.OOBTree import OOTreeSet
 
-from objstore.collections.keys import MISSING, Key, encode
+from objstore.collections.keys import MISSING, PLAIN, Key, encode
 from objstore.errors import KeyTypeError, UsageError
 from objstore.objects.broken import is_stand_in
 
@@ -87,9 +87,9 @@ def _imported(name: str) -> Any:
 def reader(part: Part) -> Callable[[Any], Any]:
     """Reads a part's value from an object, ABSENT where it has none."""
     if isinstance(part, Computed):
-        if is_stand_in(part.function):
-            raise UsageError(f"the function {part!r} of an index cannot be imported, and every change needs it")
         get = part.function
+        if is_stand_in(get):
+            return _missing_function(part)
     else:
         get = attrgetter(part)
 
@@ -102,19 +102,20 @@ def reader(part: Part) -> Callable[[Any], Any]:
     return read
 
 
+def _missing_function(part: Computed) -> Callable[[Any], Any]:
+    def read(_obj: Any) -> Any:
+        raise UsageError(f"the function {part!r} of an index cannot be imported, and every change needs it")
+
+    return read
+
+
 def keys_reader(parts: tuple[Part, ...], *, multiple: bool) -> Callable[[Any], Slot]:
     """Reads the keys that an object has by these parts. What it gives raises KeyTypeError."""
     readers = [reader(part) for part in parts]
     if multiple:
         return lambda obj: _several(readers[0](obj))
     if len(readers) == 1:
-        read = readers[0]
-
-        def one(obj: Any) -> Slot:
-            value = read(obj)
-            return () if value is ABSENT else (encode(value),)
-
-        return one
+        return _one_reader(readers[0])
 
     def compound(obj: Any) -> Slot:
         values = [read(obj) for read in readers]
@@ -123,6 +124,19 @@ def keys_reader(parts: tuple[Part, ...], *, multiple: bool) -> Callable[[Any], S
         return (tuple(each for value in values for each in (MISSING if value is ABSENT else encode(value))),)
 
     return compound
+
+
+def _one_reader(read: Callable[[Any], Any]) -> Callable[[Any], Slot]:
+    plain = PLAIN.get
+
+    def one(obj: Any) -> Slot:
+        value = read(obj)
+        if value is ABSENT:
+            return ()
+        rank = plain(type(value))  # as `encode`, without a call for most values
+        return ((rank, value),) if rank is not None else (encode(value),)
+
+    return one
 
 
 def _several(value: Any) -> Slot:
@@ -173,11 +187,14 @@ class Index:
 
     def slot(self, obj: Any) -> Slot:
         """The keys of an object. Raises KeyTypeError, and what functions and properties raise."""
-        if self.where is not None and not self.where.holds(obj):
-            return ()
+        return self.slot_reader()(obj)
+
+    def slot_reader(self) -> Callable[[Any], Slot]:
+        """Reads the keys of objects. Raises UsageError where a function of it is missing, when it is called."""
         if self._read is None:
-            self._read = keys_reader(self.on, multiple=self.multiple)
-        return self._read(obj)
+            read, condition = keys_reader(self.on, multiple=self.multiple), self.where
+            self._read = read if condition is None else lambda obj: read(obj) if condition.holds(obj) else ()
+        return self._read
 
     def new_tree(self) -> Any:
         """An empty tree for its keys."""

@@ -29,7 +29,7 @@ MISSING: Key = (-1, None)
 """Stands in a key of several parts for one that an object does not have. No value has this key."""
 
 _NUMBER, _TEXT, _BYTES, _DATE, _NAIVE, _AWARE, _TIME, _DURATION, _UUID, _TUPLE, _MEMBER = range(1, 12)
-_PLAIN = {
+PLAIN = {
     type(None): 0,
     bool: _NUMBER,
     int: _NUMBER,
@@ -44,7 +44,7 @@ _PLAIN = {
 
 def encode(value: Any) -> Key:
     """The key of one value. Raises KeyTypeError for what has no order."""
-    rank = _PLAIN.get(type(value))
+    rank = PLAIN.get(type(value))
     return (rank, value) if rank is not None else _encode(value)
 
 

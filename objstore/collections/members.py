@@ -19,7 +19,6 @@ from objstore.collections.keys import Key, decode, is_whole
 from objstore.collections.tally import Tally
 from objstore.errors import ImmutableKeyError, IndexingError, UniqueError, UsageError
 from objstore.ids import number
-from objstore.objects.following import followers
 
 Entry = tuple[Slot, ...]
 """The keys of one member, in every index; empty where there is no index any more."""
@@ -77,7 +76,7 @@ class Move(NamedTuple):
 class Members:
     """What a collection's parts do together. Made by the collection for each of its calls, or kept by it."""
 
-    __slots__ = ("built", "by_id", "entries", "salt", "tally")
+    __slots__ = ("_readers", "built", "by_id", "catalog", "entries", "salt", "tally")
 
     def __init__(
         self, by_id: LOBTree, entries: LOBTree, tally: Tally, built: tuple[Built | None, ...], salt: int
@@ -87,6 +86,9 @@ class Members:
         self.tally = tally
         self.built = built
         self.salt = salt
+        self.catalog: object = None
+        """Kept for `planning`."""
+        self._readers = [each.definition.slot_reader() if each is not None else None for each in built]
 
     @property
     def by_key(self) -> Built:
@@ -98,15 +100,16 @@ class Members:
 
     # --- ids ---
 
-    def new_id(self, obj: Persistent, jar: Any) -> int:
+    def new_id(self, obj: Persistent, pairs: Iterable[tuple[Any, Any]], jar: Any) -> int:
         """An id for a new member: of another collection that has it, made of its oid, or by chance.
 
         Neighbours of one process get neighbouring ids, so that a transaction changes few leaves of the trees;
-        those of two processes do not. Objects that are not stored yet are, if the collection is.
+        those of two processes do not. Objects that are not stored yet are, if the collection is. `pairs` are
+        its followers.
         """
         if jar is not None and obj._p_jar is None:
             jar.add(obj)
-        for _, token in followers(obj):
+        for _, token in pairs:
             if isinstance(token, int) and token not in self.by_id:
                 return token
         low = number(obj._p_oid) % _FRESH if obj._p_oid is not None else _FRESH + len(self.by_id) % _FRESH
@@ -115,6 +118,50 @@ class Members:
             member = secrets.randbelow(2**62)
         return member
 
+    # --- coming and going ---
+
+    def is_taken(self, entry: Entry) -> bool:
+        """Whether a member has one of these keys in a unique index."""
+        for built, slot in zip(self.built, entry, strict=False):
+            if slot and built is not None and built.definition.unique:
+                tree = built.tree
+                if slot[0] in tree or (len(slot) > 1 and any(key in tree for key in slot)):
+                    return True
+        return False
+
+    def insert(self, member: int, entry: Entry) -> None:
+        """Have a member in every index. If it fails in the middle, in none."""
+        try:
+            for built, slot in zip(self.built, entry, strict=False):
+                if slot and built is not None:
+                    if built.definition.unique:
+                        for key in slot:
+                            built.tree[key] = member
+                    else:
+                        insert = built.tree.insert
+                        for key in slot:
+                            insert((*key, member))
+            self.entries[member] = entry
+        except BaseException:
+            self._take_out(member, entry)
+            raise
+
+    def remove(self, member: int) -> None:
+        """Have a member in no index any more. If it fails in the middle, in all."""
+        entry = self.entries[member]
+        try:
+            self._take_out(member, entry)
+            del self.entries[member]
+        except BaseException:
+            self.insert(member, entry)
+            raise
+
+    def _take_out(self, member: int, entry: Entry) -> None:
+        for built, slot in zip(self.built, entry, strict=False):
+            if built is not None:
+                for key in slot:
+                    built.remove(key, member)
+
     # --- moving ---
 
     def entry_of(self, obj: Persistent) -> Entry:
@@ -122,15 +169,16 @@ class Members:
 
         Functions and properties raise what they will.
         """
-        entry = tuple(each.definition.slot(obj) if each is not None else () for each in self.built)
+        entry = tuple([read(obj) if read is not None else () for read in self._readers])
         if not entry[0] or not is_whole(entry[0][0]):
             parts = ", ".join(map(str, self.by_key.definition.on))
             raise IndexingError("key", f"a {type(obj).__name__} without {parts} has no key")
         return entry
 
-    def move_of(self, obj: Persistent, member: int) -> Move:
-        """From what a member is indexed under to what it is to be indexed under."""
-        return Move(obj, member, self.entries[member], self.entry_of(obj))
+    def move_of(self, obj: Persistent, member: int) -> Move | None:
+        """From what a member is indexed under to what it is to be indexed under; None where that is the same."""
+        new, old = self.entry_of(obj), self.entries[member]
+        return Move(obj, member, old, new) if new != old else None
 
     def require_fit(self, moves: list[Move]) -> list[Move]:
         """Refuse moves that break a rule; else the moves, with those of members that have to make way for them.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from objstore.collections.catalog import Catalog
 from objstore.collections.conditions import (
     And,
     Condition,
@@ -60,6 +61,9 @@ class Plan(NamedTuple):
         ]
 
 
+_NOTHING: frozenset[int] = frozenset()
+
+
 class _Option(NamedTuple):
     source: Source
     covers: frozenset[int]
@@ -71,33 +75,39 @@ def plan(members: Members, condition: Condition) -> Plan:
     return _Planner(members).plan(condition)
 
 
+def check(members: Members, condition: Condition) -> Check:
+    """The way to find out whether a condition holds for one member. Raises UsageError, KeyTypeError."""
+    return _Planner(members).check(condition)
+
+
 def index_on(members: Members, name: str) -> tuple[int | None, tuple[Part, ...]]:
-    """What a name stands for: what the index of that name is on, or an attribute; and the index that has it of
-    every member, with one key of each, if there is one."""
-    parts: tuple[Part, ...] = (name,)
-    for built in members.built:
-        if built is not None and built.name == name:
-            parts = built.definition.on
-    return _position(members, parts, multiple=False), parts
+    """What a name stands for: what the index of that name is on, or an attribute.
+
+    And, if there is one, the position of an index that has one key of each member which has that.
+    """
+    catalog = catalog_of(members)
+    built = catalog.named(name)
+    parts: tuple[Part, ...] = (name,) if built is None else built.definition.on
+    return catalog.whole(parts, multiple=False), parts
 
 
-def _position(members: Members, parts: tuple[Part, ...], *, multiple: bool) -> int | None:
-    for position, built in enumerate(members.built):
-        if built is not None:
-            definition = built.definition
-            if definition.on == parts and definition.multiple == multiple and definition.where is None:
-                return position
-    return None
+def catalog_of(members: Members) -> Catalog:
+    """The catalog of a collection's indexes, kept with its members."""
+    catalog = members.catalog
+    if not isinstance(catalog, Catalog):
+        members.catalog = catalog = Catalog(members.built)
+    return catalog
 
 
 class _Planner:
     def __init__(self, members: Members) -> None:
         self._members = members
+        self._catalog = catalog_of(members)
 
     def plan(self, condition: Condition) -> Plan:
         conditions = conjuncts(condition)
         source, left = self._conjunction(conditions)
-        checks = [self._check(each) for each in left]
+        checks = [self.check(each) for each in left]
         reading = [check for check in checks if not check.loads]
         if reading:
             source = _filtered(source or Everything(self._members), reading)
@@ -149,69 +159,67 @@ class _Planner:
 
     def _options(self, conditions: list[Condition]) -> list[_Option]:
         options = []
-        terms = [(number, each) for number, each in enumerate(conditions) if isinstance(each, Term)]
-        for built in self._members.built:
-            implied = self._implied(built, conditions) if built is not None else None
-            if built is not None and implied is not None:
-                options += self._of_index(built, terms, implied)
+        by_part: dict[Part, list[tuple[int, Term]]] = {}
         for number, condition in enumerate(conditions):
-            if isinstance(condition, Or):
+            if isinstance(condition, Term):
+                parts = self._parts(condition)
+                multiple = isinstance(condition.test, Has)
+                if len(parts) == 1 and not multiple:
+                    by_part.setdefault(parts[0], []).append((number, condition))
+                for built in self._catalog.exact(parts, multiple=multiple):
+                    implied = self._implied(built, conditions)
+                    if implied is not None:
+                        spans = condition.test.spans(len(parts))
+                        options.append(_Option(Spans(built, spans, condition), implied | {number}))
+            elif isinstance(condition, Or):
                 source = self._source(condition)
                 if source is not None:
-                    options.append(_Option(source, frozenset([number])))
+                    options.append(_Option(source, frozenset((number,))))
+        for built in self._catalog.beginning(by_part):
+            implied = self._implied(built, conditions)
+            if implied is not None:
+                options.append(_compound(built, by_part, implied))
+        for built in self._catalog.of_keys:
+            implied = self._implied(built, conditions)
+            if implied:
+                options.append(
+                    _Option(Spans(built, [((), (BEYOND,))], f"all with {built.definition.where}"), implied)
+                )
         return options
 
     def _implied(self, built: Built, conditions: list[Condition]) -> frozenset[int] | None:
         """Which conditions say that a member is in a partial index; None where nothing says so."""
         if built.definition.where is None:
-            return frozenset()
+            return _NOTHING
         wanted = conjuncts(built.definition.where)
         if not all(each in conditions for each in wanted):
             return None
         return frozenset(number for number, each in enumerate(conditions) if each in wanted)
 
-    def _of_index(self, built: Built, terms: list[tuple[int, Term]], implied: frozenset[int]) -> list[_Option]:
-        options = []
-        by_part: dict[Part, list[tuple[int, Term]]] = {}
-        on = built.definition.on
-        for number, term in terms:
-            parts = self._parts(term)
-            if isinstance(term.test, Has) == built.definition.multiple:
-                if parts == on:
-                    spans = term.test.spans(len(on))
-                    options.append(_Option(Spans(built, spans, str(term)), implied | {number}))
-                elif len(parts) == 1:
-                    by_part.setdefault(parts[0], []).append((number, term))
-        if len(on) > 1 and on[0] in by_part:
-            options.append(_compound(built, by_part, implied))
-        if not options and implied and on == self._members.by_key.definition.on:
-            # Every member has a key, so this has every member for which its condition holds.
-            options.append(_Option(Spans(built, [((), (BEYOND,))], f"all with {built.definition.where}"), implied))
-        return options
-
     def _parts(self, term: Term) -> tuple[Part, ...]:
         """What a term is about. Raises UsageError for a plain test of a multi-valued index."""
-        for built in self._members.built:
-            if built is not None and built.name == term.name:
-                if built.definition.multiple and not isinstance(term.test, Has):
-                    raise UsageError(f"the index {term.name!r} is multi-valued: find it with {term.name}=has(...)")
-                return built.definition.on
-        return (term.name,)
+        built = self._catalog.named(term.name)
+        if built is None:
+            return (term.name,)
+        if built.definition.multiple and not isinstance(term.test, Has):
+            raise UsageError(f"the index {term.name!r} is multi-valued: find it with {term.name}=has(...)")
+        return built.definition.on
 
     # --- checks ---
 
-    def _check(self, condition: Condition) -> Check:
+    def check(self, condition: Condition) -> Check:
+        """What decides for one member."""
         if isinstance(condition, Term):
             return self._check_term(condition)
         if isinstance(condition, Matches):
             return self._check_function(condition.function, str(condition))
         if isinstance(condition, Not):
-            inner = self._check(condition.condition)
+            inner = self.check(condition.condition)
             return Check(lambda member: not inner.passes(member), inner.loads, str(condition))
         if not isinstance(condition, And | Or):
             raise UsageError(f"{type(condition).__name__} is not a kind of condition that can be looked for")
         # What is decided without the object comes first.
-        checks = sorted((self._check(each) for each in condition.conditions), key=lambda check: check.loads)
+        checks = sorted((self.check(each) for each in condition.conditions), key=lambda check: check.loads)
         decide = all if isinstance(condition, And) else any
         return Check(
             lambda member: decide(check.passes(member) for check in checks),
@@ -222,7 +230,7 @@ class _Planner:
     def _check_term(self, term: Term) -> Check:
         parts = self._parts(term)
         spans = term.test.spans(len(parts))
-        position = _position(self._members, parts, multiple=isinstance(term.test, Has))
+        position = self._catalog.whole(parts, multiple=isinstance(term.test, Has))
         if position is not None:
             entries = self._members.entries
             return Check(lambda member: passes(entries[member][position], spans), False, str(term))

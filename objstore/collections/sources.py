@@ -38,7 +38,7 @@ class Source:
 class Spans(Source):
     """What an index has in some spans of its keys."""
 
-    def __init__(self, built: Built, spans: list[Span], text: str) -> None:
+    def __init__(self, built: Built, spans: list[Span], text: object) -> None:
         self._built = built
         self._spans = spans
         self._text = text

@@ -157,7 +157,11 @@ class Machine:
 
     def refer(self, pid: Symbol) -> None:
         """Note a persistent id that is no pair: `oid`, `[kind, arguments]`, or the old weak `[oid]`."""
-        if isinstance(pid, int | Use):
+        if isinstance(pid, Use) and isinstance(pid.value, tuple | list):
+            pid = pid.value  # all of it is taken from the memo: what ZODB imports has such references
+        if isinstance(pid, tuple) and len(pid) == 2:
+            self.strong.append(pid[0])
+        elif isinstance(pid, int | Use):
             self.strong.append(pid)
         elif isinstance(pid, list) and len(pid) == 1:
             self.weak.append(pid[0])
