@@ -254,7 +254,7 @@ class RecordTooLargeError(DataError):
     def __init__(self, oid: Oid, size: int, limit: int) -> None:
         super().__init__(
             f"object {oid.hex()} has a record of {size:,} bytes; the limit is {limit:,}: "
-            "split the object, or keep large binary values in files of their own"
+            "split the object, or keep large binary values in blobs"
         )
         self.oid = oid
         self.size = size

@@ -51,7 +51,18 @@ class TestTheCommand:
         before = content_of(source)
         done = run("copy", source, tmp_path / "dest", "--json", "--format", "lawn", "--history", "minimal")
         told = json.loads(done.stdout)
-        facts = {"path", "history", "format", "upto", "transactions", "revisions", "objects", "bytes"}
+        facts = {
+            "path",
+            "history",
+            "format",
+            "upto",
+            "transactions",
+            "revisions",
+            "objects",
+            "bytes",
+            "blobs",
+            "blob_bytes",
+        }
         assert told.keys() == facts | {"verified", "seconds"}
         assert (told["history"], told["format"], told["verified"]) == ("minimal", "lawn", False)
         assert told["objects"] == told["revisions"] == 7

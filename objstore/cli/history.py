@@ -40,6 +40,8 @@ def _revision_text(summary: RevisionSummary, transaction: Transaction | None) ->
         time_text(summary.tid),
         "deleted" if summary.deleted else size_text(summary.size),
     ]
+    if summary.blob is not None:
+        parts.append(f"blob of {size_text(summary.blob.size)}")
     if summary.copied_from is not None:
         parts.append(f"undone to {summary.copied_from.hex()}")
     if transaction is not None:
@@ -53,6 +55,7 @@ def _revision_json(summary: RevisionSummary, transaction: Transaction | None) ->
         "time": time_text(summary.tid),
         "previous": summary.previous.hex() if summary.previous != NO_TID else None,
         "size": summary.size,
+        "blob_size": summary.blob.size if summary.blob is not None else None,
         "deleted": summary.deleted,
         "copied_from": summary.copied_from.hex() if summary.copied_from is not None else None,
         "user": transaction.details.user if transaction is not None else None,

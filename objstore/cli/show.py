@@ -93,6 +93,8 @@ def _facts(revision: Revision, data: bytes) -> list[tuple[str, str]]:
         found.append(("previous", tid_text(revision.previous, "none")))
     if revision.copied_from is not None:
         found.append(("undone to", tid_text(revision.copied_from, "none")))
+    if revision.blob is not None:
+        found.append(("blob", size_text(revision.blob.size)))
     return [*found, ("size", size_text(len(data)))]
 
 
@@ -104,6 +106,7 @@ def _facts_json(revision: Revision, data: bytes) -> dict[str, Json]:
         "previous": revision.previous.hex() if revision.previous != NO_TID else None,
         "copied_from": revision.copied_from.hex() if revision.copied_from is not None else None,
         "size": len(data),
+        "blob_size": revision.blob.size if revision.blob is not None else None,
     }
 
 

@@ -102,7 +102,11 @@ class Blobs:
 
     def copied(self, path: str) -> str:
         fresh = self._fresh()
-        self._filesystem.copy(path, fresh)
+        try:
+            self._filesystem.copy(path, fresh)
+        except BaseException:
+            self.discard(fresh)
+            raise
         return fresh
 
     def copied_committed(self, oid: Oid, tid: Tid) -> str:

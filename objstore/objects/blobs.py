@@ -73,7 +73,11 @@ class OutsideFiles:
     def copied(self, path: str) -> str:
         """A copy of a file."""
         fresh = self.temporary()
-        shutil.copyfile(path, fresh)
+        try:
+            shutil.copyfile(path, fresh)
+        except BaseException:
+            self.discard(fresh)
+            raise
         return fresh
 
     def copied_committed(self, oid: Oid, tid: Tid) -> str:
@@ -284,13 +288,14 @@ class Blob(Persistent):
         """The working file; of a blob that has none, with what it holds now unless it is to be `empty`."""
         files = self._files()
         self._p_changed = True  # first, because it may be refused
-        if self._p_blob_working is None:
-            if empty:
-                self._p_blob_given = False
-                self._p_blob_working = Working(files, files.temporary())
-            else:
-                self._p_blob_working = self._copy(files)
-        return self._p_blob_working
+        working = self._p_blob_working
+        if empty and (working is None or working.failure is not None):
+            working = Working(files, files.temporary())
+            self._p_blob_given = False
+        elif working is None:
+            working = self._copy(files)
+        self._p_blob_working = working
+        return working
 
     def _copy(self, files: BlobFiles) -> Working:
         """A working file with what it holds now."""
@@ -309,16 +314,20 @@ class Blob(Persistent):
         if self.opened():
             raise BlobError("the blob is open; close it before the transaction commits, or makes a savepoint")
         files = self._files()
-        working = self._p_blob_working or self._copy(files)
-        if working.failure is not None:
-            error = working.failure
+        try:
+            working = self._p_blob_working or self._copy(files)
+            if working.failure is not None:
+                raise working.failure
+            if working.files is files:
+                path = working.hand_over()
+            else:
+                path = files.take(working.files.outside(working.path))
+                working.discard()
+        except OSError as error:
             reason = f"a blob could not be written: {error.strerror or error}"
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise StorageFullError(working.path, reason) from error
-            raise StorageError(f"{working.path}: {reason}") from error
-        path = working.hand_over()
-        if working.files is not files:
-            path = files.take(working.files.outside(path))
+                raise StorageFullError(error.filename or "a temporary file", reason) from error
+            raise StorageError(f"{error.filename or 'a temporary file'}: {reason}") from error
         self._p_blob_working, self._p_blob_given = None, True
         return path
 

@@ -122,7 +122,7 @@ class Changes:
                     serial = obj._p_serial
             data, references = serialize(obj)
             if type(obj) is Blob:
-                _store_blob(sink, oid, serial, data, references, obj)
+                self._store_blob(sink, oid, serial, obj, data)
             else:
                 store(oid, serial, data, references)
             size = len(data)
@@ -136,6 +136,16 @@ class Changes:
         if settle:
             registered.clear()
         return len(written)
+
+    def _store_blob(self, sink: Sink, oid: Oid, serial: Tid, blob: Blob, data: bytes) -> None:
+        """Write a blob: its working file is taken over."""
+        taking = _blob_sink(sink)
+        path = blob._p_blob_hand_over()
+        try:
+            taking.store_blob(oid, serial, data, b"", path)
+        except BaseException:
+            self._discard_blob(path)
+            raise
 
     def write_all(self, pending: PendingTransaction) -> int:
         """Write everything to a pending transaction, what savepoints hold included; how many records.
@@ -272,11 +282,6 @@ def _blob_sink(sink: object) -> BlobSink:
     if not isinstance(sink, BlobSink):
         raise UsageError("the store keeps no blobs")
     return sink
-
-
-def _store_blob(sink: Sink, oid: Oid, serial: Tid, data: bytes, references: bytes, blob: Blob) -> None:
-    """Write a blob: what its working file holds is taken over."""
-    _blob_sink(sink).store_blob(oid, serial, data, references, blob._p_blob_hand_over())
 
 
 def _disown(obj: Persistent) -> None:

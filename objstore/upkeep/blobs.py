@@ -47,7 +47,8 @@ def remove_blobs(job: Job, doomed: OidSet) -> None:
         if len(batch) >= job.limits.batch:
             _remove(job, batch)
     _remove(job, batch)
-    job.progress("removing blobs", done, done)
+    if done:
+        job.progress("removing blobs", done, done)
 
 
 def _remove(job: Job, batch: list[tuple[Oid, Tid]]) -> None:
