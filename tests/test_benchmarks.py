@@ -77,3 +77,21 @@ def test_a_filesystem_where_a_sync_is_free_is_refused() -> None:
     done = run("--dir", MEMORY, "--peer", "floor", "--workload", "commit-1")
     assert done.returncode == 2
     assert "where a sync is free" in done.stderr
+
+
+def test_references_are_measured() -> None:
+    script = str(TOP / "benchmarks" / "references.py")
+    command = [sys.executable, script, "--records", "20", "--rounds", "1", "--json"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(TOP)}, capture_output=True, check=True)
+    assert all(each["by_the_expression"] == 1 for each in json.loads(done.stdout))
+
+
+def test_zodb_is_measured_over_both_storages(tmp_path) -> None:
+    script = str(TOP / "benchmarks" / "zodb_storage.py")
+    command = [sys.executable, script, "--seconds", "0.02", "--rounds", "1", "--objects", "400", "--json"]
+    environment = os.environ | {"PYTHONPATH": str(TOP)}
+    done = subprocess.run([*command, "--dir", str(tmp_path)], env=environment, capture_output=True, check=True)
+    rates = json.loads(done.stdout)["per_second"]
+    assert all(rate > 0 for found in rates.values() for rate in found.values())
+    assert len(rates) == 5
+    assert list(tmp_path.iterdir()) == []

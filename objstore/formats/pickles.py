@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from objstore.errors import SerializationError
+from objstore.formats.scanning import scanned
 from objstore.formats.walking import Use, constant_of, first_of, walked
 from objstore.ids import Oid
 
@@ -34,6 +35,12 @@ def references(data: bytes) -> bytes:
 
     Weak references and those to other databases are left out. Raises `SerializationError`.
     """
+    found = scanned(data)
+    return found if found is not None else followed_references(data)
+
+
+def followed_references(data: bytes) -> bytes:
+    """The same, found opcode by opcode, of any record."""
     machine = walked(data)
     found = [machine.oid_at(symbol) for symbol in machine.strong]
     return b"".join(dict.fromkeys([data[at : at + 8] for at in found]))
