@@ -38,14 +38,15 @@ from objstore.later import Later
 from objstore.machine.posix import PosixFilesystem
 from objstore.objects import DB, Connection
 from objstore.objects.blobs import Blob
-from objstore.objects.options import Location, Options, locate
+from objstore.objects.options import Location, Options, is_foreign, locate
 
 if TYPE_CHECKING:
+    from objstore.compat import adopted
     from objstore.machine import memory as in_memory
     from objstore.upkeep import copy as copying
     from objstore.upkeep import pack as packing
 else:
-    in_memory = Later("objstore.machine.memory")
+    adopted, in_memory = Later("objstore.compat.adopted"), Later("objstore.machine.memory")
     copying, packing = Later("objstore.upkeep.copy"), Later("objstore.upkeep.pack")
 
 __all__ = [
@@ -72,7 +73,7 @@ __all__ = [
 
 
 def open(path: str | os.PathLike[str], **options: Unpack[Options]) -> DB:  # noqa: A001  # never starred
-    """Open the store at a path, or at a URL `objstore:///path?option=value`.
+    """Open the store at a path, or at a URL `objstore:///path?option=value`; or a storage of ZODB's at its URL.
 
     A store is created where there is none, unless `create=False`; `read_only=True` changes nothing on the
     disk, but for one's own place in the table of readers that processes share. `history` ("full" or
@@ -80,9 +81,16 @@ def open(path: str | os.PathLike[str], **options: Unpack[Options]) -> DB:  # noq
     the fields of `contracts.StoreOptions` and of `objects.options.DatabaseOptions`; `docs/reference/api.md`
     lists them all, with their defaults and units.
 
+    Storages of ZODB's are `file:///path/Data.fs`, `zeo://host:port`, `postgresql://user@host:port/database`, and
+    what else the installed packages teach zodburi; `zodb+` may stand before any such URL. They need the extra
+    `zodb`, and take the options of the database, `create` and `read_only`.
+
     Raises UsageError for unknown options, OpenError and its kin, CorruptionError, StorageError.
     """
-    location = locate(os.fspath(path), options)
+    where = os.fspath(path)
+    if is_foreign(where):
+        return _adopted(where, options)
+    location = locate(where, options)
     path = os.path.abspath(location.path)
 
     def opened(options: StoreOptions) -> Store:
@@ -90,6 +98,18 @@ def open(path: str | os.PathLike[str], **options: Unpack[Options]) -> DB:  # noq
 
     again = partial(opened, location.store._replace(create=False))  # where there was a store, none is created
     return _database(opened(location.store), location, again)
+
+
+def _adopted(uri: str, options: Options) -> DB:
+    """The database over a storage of ZODB's; ZODB is imported here and not before."""
+    try:
+        store, database = adopted.adopted_options(uri, options)
+    except ModuleNotFoundError as error:
+        reason = f"the package {error.name} is missing; install objstore[zodb], which opens ZODB's storages"
+        raise OpenError(uri, reason) from error
+    opened = partial(adopted.open_adopted, uri)
+    again = partial(opened, store._replace(create=False))
+    return _database(opened(store), Location(uri, store, database), again)
 
 
 def memory(**options: Unpack[Options]) -> DB:

@@ -15,6 +15,7 @@
     |  |- ForkedConnectionError       it was opened before the process forked
     |  |- ThreadMismatchError         it belongs to another thread
     |  |- HistoryMissingError         Minimal keeps no history, or it was packed away
+    |  |- MissingAbilityError         the storage below cannot do this
     |  |- UndoError                   later changes are in the way
     |  |- NotMemberError (KeyError)   a collection has no such member
     |  |- NotOneError (LookupError)   none was found, or several, where there should be one
@@ -35,7 +36,8 @@
     |  |- ConflictError               another transaction changed what this one changed
     |  |  |- ReadConflictError        or what it relied on having read
     |  |  `- DanglingReferenceError   or packed away what it refers to
-    |  `- SnapshotTooOldError         the snapshot was kept for too long
+    |  |- SnapshotTooOldError         the snapshot was kept for too long
+    |  `- StoreUnavailableError       the server of the store cannot be reached
     `- StorageError                   the disk, or what stands on it
        |- StorageFullError
        |- StorageFailedError          a write failed in a way that only reopening clears
@@ -169,6 +171,15 @@ class ThreadMismatchError(UsageError):
 
 class HistoryMissingError(UsageError):
     """The past that was asked for is not kept: the store is Minimal, or packed to a later time."""
+
+
+class MissingAbilityError(UsageError):
+    """The storage `name`, which was not made by objstore, cannot do what was asked for: `ability` says what."""
+
+    def __init__(self, name: str, ability: str, remedy: str = "") -> None:
+        super().__init__(f"{name} cannot {ability}{'; ' if remedy else ''}{remedy}")
+        self.name = name
+        self.ability = ability
 
 
 class UndoError(UsageError):
@@ -406,6 +417,14 @@ class SnapshotTooOldError(TransientStoreError):
             "since; begin the transaction again, or raise pin_limit"
         )
         self.snapshot = snapshot
+
+
+class StoreUnavailableError(TransientStoreError):
+    """The server of the store `name` cannot be reached, or did not answer in time."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}; begin the transaction again when its server can be reached")
+        self.name = name
 
 
 # --- disk --------------------------------------------------------------------------------------------

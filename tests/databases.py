@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+import pytest
 import transaction
 from model_store import ModelStore
+from servers import postgresql, why_no_postgresql, zeos
 
 import objstore
 from objstore.contracts import Format, History
@@ -17,6 +19,9 @@ MINIMAL = ["model-minimal", "memory-minimal", *(f"{each}-minimal" for each in Fo
 ALL = FULL + MINIMAL
 FEW = ["model-full", "memory-full", "memory-minimal"]
 """For what depends on the object layer alone."""
+ADOPTED_FULL = ["filestorage-full", "zeo-full", "postgresql-full"]
+ADOPTED = [*ADOPTED_FULL, "postgresql-minimal"]
+"""Over ZODB's storages; ZEO and PostgreSQL are servers."""
 
 
 def make(kind, directory, **options):
@@ -26,9 +31,24 @@ def make(kind, directory, **options):
         return DB(ModelStore(History(history)), split_options(options)[1])
     if where == "memory":
         return objstore.memory(history=history, **options)
+    if kind in ADOPTED:
+        return objstore.open(adopted_url(kind, directory), **options)
     # Thousands of files synced at the end of each test would take most of the time of a run.
     options.setdefault("flush_on_close", False)
     return objstore.open(directory / f"{kind}.store", history=history, format=where, **options)
+
+
+def adopted_url(kind, directory):
+    """The URL of a storage of ZODB's: of a file in `directory`, or of a fresh one at a server of this run."""
+    where, history = kind.split("-")
+    if where == "filestorage":
+        return f"file://{directory}/Data.fs"
+    if where == "zeo":
+        return zeos().fresh()
+    missing = why_no_postgresql()
+    if missing:
+        pytest.skip(missing)
+    return postgresql().fresh(keep_history=history == "full")
 
 
 class Databases:

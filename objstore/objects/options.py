@@ -75,6 +75,11 @@ _DEFAULTS = StoreOptions._field_defaults | DatabaseOptions._field_defaults
 _WORDS = {"history": History, "format": Format}
 
 
+def is_foreign(path: str) -> bool:
+    """Whether this is a URL of a storage that is not objstore's own."""
+    return "://" in path and parse.urlsplit(path).scheme not in ("", SCHEME)
+
+
 def locate(path: str, options: Mapping[str, Any]) -> Location:
     """Understand a path, or a URL `objstore:///path?option=value`, and options given beside it.
 

@@ -1,0 +1,1 @@
+"""What connects objstore with ZODB. Needs the extra `zodb`; nothing below imports it."""
