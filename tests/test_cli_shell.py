@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -58,7 +59,8 @@ def test_nothing_is_changed_unless_told(path):
 
 
 def test_what_is_not_committed_is_given_up(path):
-    assert run(path, "--write", "-c", "root.people['ben'] = 2").returncode == 0
+    done = run(path, "--write", "-c", "root.people['ben'] = 2")
+    assert (done.returncode, done.stderr) == (0, "what was not committed is given up\n")
     assert run(path, "-c", "print(dict(root.people))").stdout == "{'ada': 1}\n"
 
 
@@ -98,6 +100,32 @@ def test_talking(path):
     done = run(path, "--write", input="root.n = 1\ntransaction.commit()\n")
     assert "transaction.commit() keeps changes" in done.stderr
     assert run(path, "-c", "print(root.n)").stdout == "1\n"
+
+
+def test_talking_on_a_terminal(path):
+    """Names are completed by Tab."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "objstore", "shell", path],
+        env=os.environ | {"PYTHONPATH": TOP, "TERM": "dumb"},
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+    )
+    os.close(slave)
+    read_until(master, b">>> ")
+    os.write(master, b"print(conn\t.root.people)\n")
+    read_until(master, b"{'ada': 1}")
+    os.write(master, b"exit()\n")
+    assert process.wait(timeout=60) == 0
+    os.close(master)
+
+
+def read_until(terminal: int, sign: bytes) -> None:
+    """Read what a terminal shows, until it shows this."""
+    shown = b""
+    while sign not in shown:
+        shown += os.read(terminal, 65536)  # fails when the process has ended
 
 
 def test_ipython_is_used_where_it_is_installed(path, tmp_path):

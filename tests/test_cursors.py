@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_left, bisect_right
+from importlib import import_module
 
 import pytest
 import transaction
+from BTrees.fsBTree import fsBTree
 from BTrees.LOBTree import LOBTree
 from BTrees.OOBTree import OOBucket, OOSet, OOTreeSet
 from databases import abort, commit, opened
@@ -296,6 +298,15 @@ class TestSpans:
         assert not at.seek(2, "<=")
         assert not at.seek(90, ">=")
 
+    def test_a_key_outside_is_not_stood_on(self, tree):
+        """It was, after a seek for it that had said False."""
+        at = Cursor(tree, 10, 20)
+        for key in (4, 30):
+            assert not at.seek(key)
+            assert not at.positioned
+            assert not at.delete()
+        assert 30 in tree
+
     def test_an_end_that_is_not_there_cannot_be_left_out(self, tree):
         for ends in ({"excludemin": True}, {"excludemax": True}):
             with pytest.raises(UsageError, match="leaves out the key m"):
@@ -367,6 +378,10 @@ class TestIterating:
         assert list(reversed(Cursor(tree))) == list(Cursor(tree, reverse=True)) == expected[::-1]
         assert list(reversed(Cursor(tree, reverse=True))) == expected
 
+    def test_a_set_gives_its_keys(self):
+        at = Cursor(SmallSet([1, 2]))
+        assert list(at.iternext()) == list(at.iterprev(keys=False))[::-1] == [1, 2]
+
     def test_keys_and_values_alone(self):
         at = Cursor(SmallTree({1: "one", 2: "two"}))
         assert list(at.iternext(keys=False)) == ["one", "two"]
@@ -437,7 +452,7 @@ class TestChanges:
     def test_deleted_by_others(self, tree):
         at = Cursor(tree)
         at.set_key(10)
-        tree.remove(10) if not hasattr(tree, "values") else tree.pop(10)
+        take_away(tree, 10)
         assert not at.positioned
         with pytest.raises(UsageError, match="stands on no key"):
             at.key()
@@ -568,6 +583,43 @@ class TestStored:
         assert at.positioned
 
 
+FAMILIES = "OO OI OL OU OQ IO II IF IU LO LL LF LQ UO UU UF UI QO QQ QF QL".split()  # noqa: SIM905
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_trees_of_every_family(family):
+    """Keys and values of every kind there is, in nodes so small that there are many."""
+    module = import_module(f"BTrees.{family}BTree")
+    small = {"max_leaf_size": 4, "max_internal_size": 4}
+    chance = random.Random(family)
+    for name in (f"{family}BTree", f"{family}TreeSet"):
+        if not hasattr(module, name):
+            continue
+        tree = type(name, (getattr(module, name),), small)()
+        present = sorted(chance.sample(range(1000), 100))
+        for key in present:
+            tree.add(key) if name.endswith("Set") else tree.update({key: 7})
+        at = Cursor(tree)
+        assert keys(at) == list(at.iterprev(values=False))[::-1] == present
+        for key in range(0, 1000, 37):
+            for relation, expected in (
+                (">=", [each for each in present if each >= key][:1]),
+                ("<", [each for each in present if each < key][-1:]),
+            ):
+                assert at.seek(key, relation) is bool(expected)
+                assert not expected or at.key() == expected[0]
+        assert at.range(100, 900).estimate(1000) == Estimate(at.range(100, 900).count(), 0, exact=True)
+        for _ in (at := Cursor(tree)):
+            at.delete()
+        assert not tree
+
+
+def test_keys_of_two_bytes():
+    tree = fsBTree({bytes([one, two]): b"123456" for one in range(5) for two in range(5)})
+    assert len(keys(Cursor(tree, b"\x01\x00", b"\x03\x00", excludemax=True))) == 10
+    assert Cursor(tree).seek(b"\x02\xff", ">=")
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=kind_name)
 def test_the_key_before_another(kind):
     """In a tree whose nodes have lost keys, so that separators and empty spots are in the way."""
@@ -577,19 +629,27 @@ def test_the_key_before_another(kind):
         tree = fill(kind(), present)
         for key in chance.sample(present, 30):
             present.remove(key)
-            tree.remove(key) if not hasattr(tree, "values") else tree.pop(key)
+            take_away(tree, key)
         for key in range(-1, 61):
             at = bisect_left(present, key)
             found = last_before(tree, key)
             assert found == present[at - 1] if at else found not in present
 
 
+def take_away(tree, key):
+    tree.pop(key) if hasattr(tree, "values") else tree.remove(key)
+
+
 class Model:
     """What a cursor should do, on a sorted list."""
 
-    def __init__(self):
-        self.keys = []
+    def __init__(self, span):
+        self.all, self.span = [], span
         self.key, self.side = None, -1  # in the gap before, on, or in the gap after a key; of none
+
+    @property
+    def keys(self):
+        return [key for key in self.all if key in self.span]
 
     def move(self, found, side, key):
         self.key, self.side = (found, 0) if found is not None else (key, side)
@@ -629,31 +689,47 @@ class CursorMachine(RuleBasedStateMachine):
 
     numbers = st.integers(0, 60)
 
-    @initialize(kind=st.sampled_from(KINDS))
-    def begin(self, kind):
+    ends = st.none() | numbers
+
+    @initialize(kind=st.sampled_from(KINDS), low=ends, high=ends, opened=st.tuples(st.booleans(), st.booleans()))
+    def begin(self, kind, low, high, opened):
         self.db = objstore.memory()
         self.connection = self.db.open(transaction.TransactionManager())
         self.connection.root.tree = self.tree = kind()
         self.mapping = hasattr(self.tree, "values")
         self.connection.transaction_manager.commit()
         self.committed, self.saved = [], None
-        self.cursor, self.model = Cursor(self.tree), Model()
+        opened = opened[0] and low is not None, opened[1] and high is not None
+        self.cursor = Cursor(self.tree, low, high, *opened)
+        self.model = Model(Span(UNBOUNDED if low is None else low, UNBOUNDED if high is None else high, *opened))
 
     @rule(keys=st.lists(numbers, max_size=15))
     def add(self, keys):
         fill(self.tree, keys)
-        self.model.keys = sorted({*self.model.keys, *keys})
+        self.model.all = sorted({*self.model.all, *keys})
 
     @rule(keys=st.lists(numbers, max_size=15))
     def remove(self, keys):
-        for key in {*keys} & {*self.model.keys}:
-            self.model.keys.remove(key)
-            self.tree.pop(key) if self.mapping else self.tree.remove(key)
+        for key in {*keys} & {*self.model.all}:
+            self.model.all.remove(key)
+            take_away(self.tree, key)
+
+    @rule(added=st.lists(numbers, max_size=15), removed=st.lists(numbers, max_size=15))
+    def others_change(self, added, removed):
+        """Another connection does, and this one goes on to the new snapshot."""
+        self.connection.transaction_manager.abort()
+        with self.db.transaction() as other:
+            fill(other.root.tree, added)
+            for key in {*removed} & {*other.root.tree.keys()}:
+                take_away(other.root.tree, key)
+            self.committed = list(other.root.tree.keys())
+        self.connection.sync()
+        self.model.all, self.saved = list(self.committed), None
 
     @rule()
     def clear(self):
         self.tree.clear()
-        self.model.keys = []
+        self.model.all = []
 
     @rule(verb=st.sampled_from(["first", "last", "next", "next", "next", "prev", "prev", "prev"]))
     def move(self, verb):
@@ -668,12 +744,16 @@ class CursorMachine(RuleBasedStateMachine):
         present = self.model.positioned
         assert self.cursor.delete() == present
         if present:
-            self.model.keys.remove(self.model.key)
+            self.model.all.remove(self.model.key)
 
     @rule(key=numbers)
     def put(self, key):
+        if key not in self.model.span:
+            with pytest.raises(UsageError, match="outside the span"):
+                self.cursor.put(key, repr(key))
+            return
         self.cursor.put(key, repr(key))
-        self.model.keys = sorted({*self.model.keys, key})
+        self.model.all = sorted({*self.model.all, key})
         self.model.move(key, 0, key)
 
     @rule(low=numbers, high=numbers, opened=st.tuples(st.booleans(), st.booleans()))
@@ -689,23 +769,23 @@ class CursorMachine(RuleBasedStateMachine):
     @rule()
     def commit(self):
         self.connection.transaction_manager.commit()
-        self.committed, self.saved = list(self.model.keys), None
+        self.committed, self.saved = list(self.model.all), None
 
     @rule()
     def abort(self):
         self.connection.transaction_manager.abort()
-        self.model.keys, self.saved = list(self.committed), None
+        self.model.all, self.saved = list(self.committed), None
 
     @rule()
     def savepoint(self):
-        self.saved = self.connection.transaction_manager.savepoint(), list(self.model.keys)
+        self.saved = self.connection.transaction_manager.savepoint(), list(self.model.all)
 
     @precondition(lambda self: self.saved is not None)
     @rule()
     def roll_back(self):
         moment, present = self.saved
         moment.rollback()
-        self.model.keys = list(present)
+        self.model.all = list(present)
 
     @rule()
     def forget(self):

@@ -45,6 +45,8 @@ def shell(store: str, write: bool, piece: str | None) -> None:
             else:
                 _talk(db, names)
         finally:
+            if connection.joined:
+                note("what was not committed is given up")
             transaction.abort()
             connection.close()
 
@@ -66,5 +68,9 @@ def _talk(db: DB, names: dict[str, Any]) -> None:
     note(f"At hand: {', '.join(names)}. Leave with Ctrl-D.")
     if importlib.util.find_spec("IPython") is not None:
         importlib.import_module("IPython").start_ipython(argv=[], user_ns=names)
-    else:
-        code.interact(banner="", local=names, exitmsg="")
+        return
+    if sys.stdin.isatty() and importlib.util.find_spec("readline") is not None:  # line editing, names on Tab
+        readline = importlib.import_module("readline")
+        readline.set_completer(importlib.import_module("rlcompleter").Completer(names).complete)
+        readline.parse_and_bind("tab: complete")
+    code.interact(banner="", local=names, exitmsg="")

@@ -133,9 +133,8 @@ class Cursor:
         tree = self._open_tree()
         match relation:
             case "==":
-                if key in self._span and key in tree:
-                    return self._go(key, key, _ON)
-                return self._go(MISSING, key, _ON)
+                within = key in self._span
+                return self._go(key if within and key in tree else MISSING, key, _ON if within else _BEFORE)
             case ">=" | ">":
                 span = self._span.upwards(key, relation == ">")
                 return self._go(lowest(tree, span), key, _AFTER if relation == ">" else _BEFORE)
@@ -245,27 +244,27 @@ class Cursor:
 
         The cursor goes along, so it may change or delete what was just given.
         """
-        return self.iterprev(values=self._mapping) if self._reverse else self.iternext(values=self._mapping)
+        return self.iterprev() if self._reverse else self.iternext()
 
     def __reversed__(self) -> Iterator[Any]:
-        return self.iternext(values=self._mapping) if self._reverse else self.iterprev(values=self._mapping)
+        return self.iternext() if self._reverse else self.iterprev()
 
     def iternext(self, keys: bool = True, values: bool = True) -> Iterator[Any]:
-        """From where it stands, or the first, to the last: items, or keys or values alone."""
+        """From where it stands, or the first, to the last: items, or keys or values alone; of a set the keys."""
         more = self.positioned or self.next()
         while more:
             yield self._given(keys, values)
             more = self.next()
 
     def iterprev(self, keys: bool = True, values: bool = True) -> Iterator[Any]:
-        """From where it stands, or the last, to the first: items, or keys or values alone."""
+        """From where it stands, or the last, to the first: items, or keys or values alone; of a set the keys."""
         more = self.positioned or self.prev()
         while more:
             yield self._given(keys, values)
             more = self.prev()
 
     def _given(self, keys: bool, values: bool) -> Any:
-        if not values:
+        if not values or not self._mapping:
             return self._key
         return (self._key, self._tree[self._key]) if keys else self._tree[self._key]
 

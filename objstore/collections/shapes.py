@@ -37,7 +37,7 @@ MISSING: Final = _Missing.MISSING
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """About how many keys there are. `exact` says whether all were counted; else `margin` is twice the standard
-    error of the sample, so that about nineteen of twenty estimates are no further off.
+    error of the sample: about nine of ten estimates are no further off.
     """
 
     count: int
