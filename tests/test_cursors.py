@@ -320,6 +320,15 @@ class TestSpans:
         assert keys(outer.range(14, 20, excludemin=True, excludemax=True)) == [16, 18]
         assert list(outer.range(16, reverse=True).iterprev(values=False)) == [20, 18, 16]
 
+    def test_copies(self, tree):
+        at = Cursor(tree, 10, 20)
+        at.set_key(14)
+        other = at.copy()
+        assert other.next()
+        assert (at.key(), other.key()) == (14, 16)
+        assert at.remembered == 14
+        assert keys(at.within(Span(high=16))) == [10, 12, 14, 16]
+
     @pytest.mark.parametrize(
         ("prefix", "expected"),
         [
