@@ -104,7 +104,7 @@ def test_members_go(people):
     person = people["00007"]
     people.remove(person)
     assert "00007" not in people
-    assert not hasattr(person, "_followers")
+    assert not hasattr(person, "_objstore_followers")
     assert len(people) == 99
     assert people.count(email="7@example.com") == 0
     del people["00008"]
@@ -481,7 +481,7 @@ def test_a_second_holder_of_a_key_is_refused(connection, people):
     with pytest.raises(UniqueError, match="index 'email'"):
         people.add(new)
     assert new._p_oid is None
-    assert not hasattr(new, "_followers")
+    assert not hasattr(new, "_objstore_followers")
     assert snapshot(people) == before
     commit(connection)
     assert misfits(people) == []
@@ -663,7 +663,7 @@ def test_verifying_finds_each_damage_and_rebuilding_repairs_it(connection, peopl
     people.tree("city").remove((2, "Rome", ids["00001"]))
     people.tree("age").insert((1, 77, ids["00002"]))
     people.tree("email")[2, "stolen"] = 12345
-    del first._followers
+    del first._objstore_followers
     people._tally.members = 50
     people._entries[99999] = ()
     commit(connection)
@@ -861,6 +861,26 @@ def test_members_are_not_merged_by_their_own_rule(connection, people, other):
     commit(connection)
     commit(other)
     assert other.root.alone.visits == 3
+
+
+@pytest.mark.parametrize("joins", [True, False])
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_change_is_not_merged_with_joining_or_leaving(connection, people, other, joins, first):
+    """Who joined was indexed as it was before the other's change."""
+    person = connection.root.person = Adding(name="x", visits=1)
+    if not joins:
+        people.add(person)
+    commit(connection)
+    commit(other)
+    (people.add if joins else people.remove)(person)
+    person.visits += 1
+    other.root.person.visits += 1
+    pair = [connection, other]
+    commit(pair[first])
+    with pytest.raises(ConflictError, match="it is followed"):
+        commit(pair[1 - first])
+    abort(pair[1 - first])
+    assert misfits(pair[1 - first].root.people) == []
 
 
 def renewing(people):

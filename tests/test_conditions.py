@@ -217,6 +217,27 @@ def test_a_compound_index_has_members_that_lack_a_part():
     assert names(people.find(~where(age=3), city="Rome")) == ["a"]
 
 
+def test_a_compound_index_does_not_combine_too_many_values():
+    people = Collection("name", {"place": ("city", "age", "nick")})
+    people.update(Person(name=str(n), city=n % 60, age=n // 60, nick=n) for n in range(600))
+    many = people.find(city=any_of(range(50)), age=any_of(range(50)))
+    assert many.explain().splitlines()[1] == f"check age in {list(range(50))}, by every object: no index has it"
+    assert many.count() == 500
+    most = people.find(city=any_of(range(2000)), age=3)
+    assert "check age == 3" in most.explain()
+    assert most.count() == 60
+    assert people.count(city=any_of(range(10)), age=any_of(range(3)), nick=any_of(range(100))) == 20
+
+
+def test_values_without_an_order_pass_no_test():
+    """They cannot be in an index, but in the way of a search without one."""
+    people = Collection("name")
+    people.update([Person(name="a", extra={}), Person(name="b", extra=3), Person(name="c", extra=[3])])
+    assert names(people.find(extra=3)) == ["b"]
+    assert names(people.find(~where(extra=3))) == ["a", "c"]
+    assert names(people.find(extra=has(3))) == ["c"]
+
+
 def test_a_condition_without_an_index_says_so_or_is_refused():
     people = COLLECTIONS["single"]
     found = people.find(email="3@example.com")
@@ -265,8 +286,22 @@ def test_one_and_first():
     assert people.find(name="x").first() is None
     assert people.find(name="x").first("nobody") == "nobody"
     assert people.find(order="-name").first().name == "149"
-    assert len(people.find(city="Rome")) == people.count(city="Rome")
+    assert people.find(city="Rome").count() == people.count(city="Rome") > 1
+    assert people.find(city="Rome", limit=1).count() == 1
+    assert people.find(city="Rome", limit=1)
+    assert not people.find(city="Rome", limit=0)
     assert not people.find(name="x")
+    assert not hasattr(people.find(), "__len__")
+
+
+def test_what_is_gone_by_its_turn_is_left_out():
+    people = Collection("name")
+    people.update(Person(name=f"{number:02}") for number in range(50))
+    found = iter(people.find(~where(name="x")))
+    assert next(found).name == "00"
+    for number in range(1, 30):  # whole passes of reading ahead
+        del people[f"{number:02}"]
+    assert [person.name for person in found] == [f"{number:02}" for number in range(30, 50)]
 
 
 def test_found_may_be_changed_while_they_are_gone_through():
@@ -279,6 +314,15 @@ def test_found_may_be_changed_while_they_are_gone_through():
             person.age = 1
             people.reindex(person)
     assert people.count(age=1) == len(people)
+    for limit in (5, 10):
+        for person in people.find(~where(nick="nobody"), order="name", limit=limit):
+            people.remove(person)
+        for person in people.find(~where(age=7), order="-city", limit=limit):
+            people.remove(person)
+    found = iter(people.find(~where(nick="nobody")))
+    next(found)
+    people.remove(people[list(people)[10]])
+    list(found)
     found = iter(people.find(city="Paris"))
     next(found)
     people.clear()

@@ -165,7 +165,7 @@ def test_several_may_follow_one(root):
     commit(jar(root))
     assert (root.watcher.told, second.told) == ([[(5, 0)]], [[(5, "s")]])
     set_followers(root.things[0], ())
-    assert "_followers" not in vars(root.things[0])
+    assert "_objstore_followers" not in vars(root.things[0])
     commit(jar(root))
     root.things[0].n = 6
     commit(jar(root))

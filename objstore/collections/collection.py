@@ -180,7 +180,7 @@ class Collection(Persistent):
         return self._id_by_key(obj)
 
     def _id_by_key(self, obj: Persistent) -> int | None:
-        """The id of a member that has no `_followers`: it has no place for it, or has lost it."""
+        """The id of a member that has no `_objstore_followers`: it has no place for it, or has lost it."""
         attributes = getattr(obj, "__dict__", None)
         if attributes is None or (obj._p_jar is not None and FOLLOWERS not in attributes):
             by_key = self._members.by_key

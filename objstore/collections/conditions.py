@@ -14,7 +14,7 @@ from typing import Any
 
 from objstore.collections.indexes import Computed, Part, computed, keys_reader
 from objstore.collections.keys import BEYOND, Key, encode, encode_parts
-from objstore.errors import UsageError
+from objstore.errors import KeyTypeError, UsageError
 
 Span = tuple[Key, Key]
 """Keys from the first, included, up to the second, excluded, whether ids stand at their ends or not."""
@@ -207,7 +207,7 @@ class Condition:
     """What a member must be like. `&`, `|` and `~` combine conditions."""
 
     def holds(self, obj: Any) -> bool:
-        """Whether it holds for an object, whatever its collection. Raises KeyTypeError."""
+        """Whether it holds for an object, whatever its collection."""
         raise NotImplementedError
 
     def __and__(self, other: Condition) -> Condition:
@@ -226,7 +226,7 @@ class Condition:
         return type(other) is type(self) and vars(other) == vars(self)
 
     def __hash__(self) -> int:
-        return hash(str(self))
+        return hash(type(self))
 
     def __repr__(self) -> str:
         return str(self)
@@ -332,8 +332,16 @@ def conjuncts(condition: Condition) -> list[Condition]:
 
 
 def read_keys(parts: tuple[Part, ...], test: Test) -> Callable[[Any], tuple[Key, ...]]:
-    """Reads what a test looks at from an object."""
-    return keys_reader(parts, multiple=isinstance(test, Has))
+    """Reads what a test looks at from an object. What is no key passes no test."""
+    read = keys_reader(parts, multiple=isinstance(test, Has))
+
+    def read_or_nothing(obj: Any) -> tuple[Key, ...]:
+        try:
+            return read(obj)
+        except KeyTypeError:
+            return ()
+
+    return read_or_nothing
 
 
 def passes(keys: Iterable[Key], spans: list[Span]) -> bool:

@@ -32,6 +32,7 @@ class Field(NamedTuple):
 class Found:
     """The members for which a condition holds. Each time it is looked at, they are looked for anew.
 
+    It has no `len`, which `list` would ask for first, and so look twice: see `count`.
     May be iterated over while the collection changes: what has been removed by its turn is left out.
     """
 
@@ -60,19 +61,13 @@ class Found:
     def __iter__(self) -> Iterator[Any]:
         """The objects. Raises ScanError, KeyTypeError."""
         members, jar = self._find_members()
-        ids = self.ids()
-        ahead = 1
-        while chunk := [obj for each in islice(ids, ahead) if (obj := members.by_id.get(each)) is not None]:
-            if len(chunk) > 1 and jar is not None:
-                jar.prefetch(chunk)
-            yield from chunk
-            ahead = min(4 * ahead, _AHEAD)
+        return (obj for _, obj in _read_ahead(members, jar, self.ids()))
 
     def ids(self) -> Iterator[int]:
         """The ids of the members, in order. No object is loaded but to check it. Raises as iterating does."""
-        members, _ = self._find_members()
+        members, jar = self._find_members()
         made = self._plan(members)
-        ids = self._walk(members, made) or self._sorted(members, made)
+        ids = self._walk(members, made) or self._sorted(members, jar, made)
         end = None if self._limit is None else self._offset + self._limit
         return islice(ids, self._offset, end) if self._offset or end is not None else ids
 
@@ -80,15 +75,18 @@ class Found:
         """How many there are. Raises ScanError, KeyTypeError."""
         if self._limit is not None or self._offset:
             return sum(1 for _ in self.ids())
-        members, _ = self._find_members()
+        members, jar = self._find_members()
         made = self._plan(members)
-        return sum(1 for _ in _passing(made, made.source.ids())) if made.checks else len(made.source.ids())
-
-    def __len__(self) -> int:
-        return self.count()
+        ids = made.source.ids()
+        return sum(1 for _ in _passing(members, jar, made, ids)) if made.checks else len(ids)
 
     def exists(self) -> bool:
         """Whether there is any. Raises ScanError, KeyTypeError."""
+        if self._limit is None and not self._offset:
+            members, _ = self._find_members()
+            made = self._plan(members)
+            if not made.checks:
+                return made.source.exists()
         return next(self.ids(), None) is not None
 
     def __bool__(self) -> bool:
@@ -140,7 +138,7 @@ class Found:
         if self._is_everything(made):
             return ids
         passes = check(members, self._condition).passes
-        return (each for each in ids if passes(each))
+        return (each for each in ids if each in members.by_id and passes(each))
 
     def _walkable(self, members: Members, made: Plan) -> int | None:
         """The position of an index to walk along, if that is the shorter way."""
@@ -174,18 +172,21 @@ class Found:
             missing -= 1
             yield each
         if missing > 0:
-            yield from (each for each in self._ids_from(members.by_id) if not members.entries[each][position])
+            entries = members.entries
+            yield from (
+                each for each in self._ids_from(members.by_id) if each in entries and not entries[each][position]
+            )
 
     def _ids_from(self, tree: Any) -> Iterator[int]:
         return descending(tree) if self._order and self._order[0].backwards else ascending(tree)
 
-    def _sorted(self, members: Members, made: Plan) -> Iterator[int]:
+    def _sorted(self, members: Members, jar: Any, made: Plan) -> Iterator[int]:
         if not self._order and self._is_everything(made):
             return ascending(members.by_id)
         ids = made.source.ids()
         if not self._order:
-            return _passing(made, iter(ids))
-        found = list(_passing(made, iter(ids)))
+            return _passing(members, jar, made, ids)
+        found = list(_passing(members, jar, made, ids))
         if self._order[0].backwards:
             found.reverse()
         for field in reversed(self._order):  # sorting keeps the order of what is equal
@@ -205,11 +206,24 @@ class Found:
         return f"sorted by {', '.join(texts)}"
 
 
-def _passing(made: Plan, ids: Iterator[int]) -> Iterator[int]:
+def _read_ahead(members: Members, jar: Any, ids: Iterable[int]) -> Iterator[tuple[int, Any]]:
+    """Ids and their objects, whose records are read several at once. What is gone by its turn is left out."""
+    left, size, get = iter(ids), 1, members.by_id.get
+    while taken := list(islice(left, size)):
+        chunk = [(each, obj) for each in taken if (obj := get(each)) is not None]
+        if len(chunk) > 1 and jar is not None:
+            jar.prefetch([obj for _, obj in chunk])
+        yield from chunk
+        size = min(4 * size, _AHEAD)
+
+
+def _passing(members: Members, jar: Any, made: Plan, ids: Iterable[int]) -> Iterator[int]:
+    """What passes the checks that need objects."""
     if not made.checks:
-        return ids
+        return iter(ids)
     tests = [check.passes for check in made.checks]
-    return (each for each in ids if all(test(each) for test in tests))
+    found = _read_ahead(members, jar, ids)
+    return (each for each, _ in found if each in members.by_id and all(test(each) for test in tests))
 
 
 def _sorted_by(members: Members, ids: list[int], field: Field) -> list[int]:

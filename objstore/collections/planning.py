@@ -30,6 +30,8 @@ from objstore.collections.members import Built, Members
 from objstore.collections.sources import Both, Either, Everything, Filtered, Source, Spans, Without
 from objstore.errors import UsageError
 
+_MOST_PREFIXES = 1000
+"""How many combinations of values are looked up in a compound index."""
 CHEAPER = 10
 """Looking a member up to check it costs about as much as taking so many ids from an index."""
 
@@ -252,12 +254,13 @@ def _compound(built: Built, by_part: dict[Part, list[tuple[int, Term]]], implied
         candidates = by_part.get(part, [])
         if not candidates:
             break
-        pointed = [each for each in candidates if each[1].test.points() is not None]
-        number, term = (pointed or candidates)[0]
+        number, term = min(candidates, key=lambda each: each[1].test.points() is None)
+        points = term.test.points()
+        if points is not None and len(prefixes) > 1 and len(prefixes) * len(points) > _MOST_PREFIXES:
+            break
         covers.add(number)
         texts.append(str(term))
-        points = term.test.points()
-        if points is None:
+        if points is None or len(points) > _MOST_PREFIXES:
             spans = [
                 ((*prefix, *low), (*prefix, *high)) for prefix in prefixes for low, high in term.test.spans(1)
             ]

@@ -30,6 +30,10 @@ class Source:
         """All of them."""
         raise NotImplementedError
 
+    def exists(self) -> bool:
+        """Whether there is any."""
+        return bool(self.ids())
+
     def lines(self) -> list[str]:
         """What it does, for people; what is indented belongs to the line before."""
         raise NotImplementedError
@@ -58,6 +62,10 @@ class Spans(Source):
             found = [each[-1] for low, high in self._spans for each in tree.keys(low, high, excludemax=True)]
         found.sort()  # what is sorted is put into a set fast
         return LLSet(found)
+
+    def exists(self) -> bool:
+        tree = self._built.tree
+        return any(True for low, high in self._spans for _ in tree.keys(low, high, excludemax=True))
 
     def lines(self) -> list[str]:
         return [f"index {self._built.title}: {self._text}, about {self.estimate:,}"]

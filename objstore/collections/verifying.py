@@ -54,7 +54,7 @@ def _of_member(follower: Any, members: Members, member: int) -> Iterator[Misfit]
         yield Misfit("unreadable", "", member, oid, str(error))
         return
     if hasattr(obj, "__dict__") and (follower, member) not in followers(obj):
-        yield Misfit("unfollowed", "", member, oid, "it has lost _followers, so that no index follows it")
+        yield Misfit("unfollowed", "", member, oid, "it has lost _objstore_followers, so that no index follows it")
     entry = members.entries.get(member, ())
     for position, built in enumerate(members.built):
         if built is None:

@@ -1,10 +1,10 @@
 """Objects that follow others: told of every change before it is written.
 
 An index must fit the objects it was made of, by whatever path these were reached and changed. So an object can
-carry what follows it, in an ordinary attribute that is stored with it: `_followers`, a tuple of pairs of a
-persistent object with a method `follow`, and a token that this has chosen. Before a savepoint or a commit writes
-the changes, each follower is called once with all the objects of its that were changed, and what it
-changes is written in the same transaction. What it raises fails the savepoint or the commit.
+carry what follows it, in an ordinary attribute that is stored with it: `_objstore_followers`, a tuple of pairs of
+a persistent object with a method `follow`, and a token that this has chosen. Before a savepoint or a commit writes
+the changes, each follower is called once with all the objects of its that were changed, and what it changes is
+written in the same transaction. What it raises fails the savepoint or the commit.
 
 Nothing is asked of objects that nobody follows but whether they have the attribute in their `__dict__`. Objects
 without a `__dict__` cannot be followed.
@@ -21,7 +21,7 @@ from persistent import Persistent
 
 from objstore.ids import Oid
 
-FOLLOWERS = "_followers"
+FOLLOWERS = "_objstore_followers"
 """The attribute."""
 
 Pair = tuple["Follower", Any]

@@ -129,10 +129,10 @@ class ConflictResolver:
         if resolve is None:
             return None
         new = unpickler.load()
-        if is_followed(new):
-            raise SerializationError("it is followed, by a collection's indexes or others, so it is not merged")
         old = self._state(conflict.old, references, conflict.oid)
         committed = self._state(conflict.committed, references, conflict.oid)
+        if is_followed(new) or is_followed(committed):
+            raise SerializationError("it is followed, by a collection's indexes or others, so it is not merged")
         state = resolve(old, committed, new)
         data = RecordPickler(references.write).dump(meta, state)
         return data, b"".join(references.written)
