@@ -7,19 +7,14 @@ import random
 import pytest
 import transaction
 from databases import abort, commit, opened
-from people import Adding, Forgetful, Person, Slotted, collection, fill, initial, is_adult, misfits, names
+from people import Adding, Forgetful, Person, Slotted, collection, fill, is_adult, misfits, names
 
 import objstore
 from objstore.collections import (
     Collection,
     Index,
-    above,
-    any_of,
     at_least,
     at_most,
-    begins_with,
-    below,
-    between,
     computed,
     has,
     matches,
@@ -31,14 +26,14 @@ from objstore.errors import (
     IndexingError,
     KeyTypeError,
     NotMemberError,
-    NotOneError,
     POSKeyError,
     ReadConflictError,
     ReadOnlyError,
-    ScanError,
+    SerializationError,
     UniqueError,
     UsageError,
 )
+from objstore.objects.following import set_followers
 
 pytest_plugins = ["database_fixtures"]
 
@@ -228,6 +223,7 @@ def test_a_member_that_loses_its_key_fails_the_commit(connection, people):
         lambda: Index(()),
         lambda: Index(("a", "b"), multiple=True),
         lambda: Index(3),
+        lambda: Index("a", where={"city": "Rome"}),
         lambda: Index(lambda person: person.name),
         lambda: computed("people.missing"),
         lambda: computed("missing_module.function"),
@@ -465,6 +461,28 @@ def test_a_read_only_connection_changes_nothing(some):
 
 
 # --- what may not be ---------------------------------------------------------------------------------
+
+
+def test_an_object_of_another_connection_is_refused(people, other):
+    stranger = Person(name="new")
+    other.add(stranger)
+    with pytest.raises(SerializationError, match="another connection"):
+        people.add(stranger)
+    assert "new" not in people
+    assert not hasattr(stranger, "_objstore_followers")
+
+
+def test_tokens_of_other_followers_are_no_ids(connection, people):
+    watched = Person(name="new")
+    set_followers(watched, ((people.by_id, 7),))
+    people.add_index("friend", "friend")
+    with pytest.raises(KeyTypeError, match="member of a collection"):
+        people.add(Person(name="x", friend=watched))
+    set_followers(watched, ())
+    people.add(watched)
+    people.add(Person(name="x", friend=watched))
+    commit(connection)
+    assert people.one(friend=watched).name == "x"
 
 
 def test_a_second_holder_of_a_key_is_refused(connection, people):
@@ -981,6 +999,3 @@ def test_undoing_a_change_undoes_it_in_the_indexes(databases):
 def test_the_thread_of_the_transaction_is_not_needed(people):
     transaction.abort()
     assert people.exists(city="Rome")
-
-
-_ = (above, any_of, below, begins_with, between, NotOneError, ScanError, initial)

@@ -26,7 +26,7 @@ from objstore.collections import building, verifying
 from objstore.collections.conditions import Condition, where
 from objstore.collections.found import Found, Order
 from objstore.collections.indexes import Index, as_index
-from objstore.collections.keys import Key, bounds, decode, encode_parts
+from objstore.collections.keys import Key, NamesMembers, bounds, decode, encode_parts
 from objstore.collections.members import Built, Members, Move
 from objstore.collections.tally import Tally
 from objstore.collections.verifying import Misfit
@@ -37,7 +37,7 @@ from objstore.ids import NO_TID
 from objstore.objects.following import FOLLOWERS, followers, set_followers
 
 
-class Collection(Persistent):
+class Collection(Persistent, NamesMembers):
     """Persistent objects by key, and what finds them by other attributes. See `docs/collections.md`."""
 
     _v_members: Members | None = None
@@ -291,7 +291,8 @@ class Collection(Persistent):
     def rebuild(self, *, progress: Progress | None = None) -> int:
         """Make all indexes anew, of the objects alone; how many members there are.
 
-        Members whose objects are gone are dropped. Raises UniqueError, KeyTypeError; nothing has changed then.
+        Members whose objects are gone are dropped. Raises UniqueError, KeyTypeError, IndexingError; nothing has
+        changed then.
         """
         count = building.rebuild(self, self._members, self._relying(), progress)
         self._renew()

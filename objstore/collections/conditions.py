@@ -253,7 +253,7 @@ class Matches(Condition):
         self.function = function
 
     def holds(self, obj: Any) -> bool:
-        return bool(self.function.function(obj))
+        return bool(self.function(obj))
 
     def __str__(self) -> str:
         return f"{self.function!r}()"

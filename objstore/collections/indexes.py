@@ -39,6 +39,12 @@ class Computed:
     def __init__(self, function: Callable[[Any], Any]) -> None:
         self.function = function
 
+    def __call__(self, obj: Any) -> Any:
+        """What the function gives for an object. Raises UsageError where the function cannot be imported."""
+        if is_stand_in(self.function):
+            raise UsageError(f"the function {self!r} of an index cannot be imported, and every change needs it")
+        return self.function(obj)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Computed) and other.function is self.function
 
@@ -86,25 +92,13 @@ def _imported(name: str) -> Any:
 
 def reader(part: Part) -> Callable[[Any], Any]:
     """Reads a part's value from an object, ABSENT where it has none."""
-    if isinstance(part, Computed):
-        get = part.function
-        if is_stand_in(get):
-            return _missing_function(part)
-    else:
-        get = attrgetter(part)
+    get = part if isinstance(part, Computed) else attrgetter(part)
 
     def read(obj: Any) -> Any:
         try:
             return get(obj)
         except AttributeError:
             return ABSENT
-
-    return read
-
-
-def _missing_function(part: Computed) -> Callable[[Any], Any]:
-    def read(_obj: Any) -> Any:
-        raise UsageError(f"the function {part!r} of an index cannot be imported, and every change needs it")
 
     return read
 
@@ -169,6 +163,8 @@ class Index:
         self.multiple = multiple
         self.immutable = immutable
         self.where = where
+        if where is not None and not callable(getattr(where, "holds", None)):
+            raise UsageError(f"where is a condition, made with where(...) or matches(...), not {where!r}")
         if not self.on:
             raise UsageError("an index is on at least one attribute")
         if multiple and len(self.on) > 1:
@@ -190,7 +186,7 @@ class Index:
         return self.slot_reader()(obj)
 
     def slot_reader(self) -> Callable[[Any], Slot]:
-        """Reads the keys of objects. Raises UsageError where a function of it is missing, when it is called."""
+        """Reads the keys of objects."""
         if self._read is None:
             read, condition = keys_reader(self.on, multiple=self.multiple), self.where
             self._read = read if condition is None else lambda obj: read(obj) if condition.holds(obj) else ()

@@ -9,6 +9,7 @@ part by part; members of collections, by their ids.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -29,6 +30,12 @@ MISSING: Key = (-1, None)
 """Stands in a key of several parts for one that an object does not have. No value has this key."""
 
 _NUMBER, _TEXT, _BYTES, _DATE, _NAIVE, _AWARE, _TIME, _DURATION, _UUID, _TUPLE, _MEMBER = range(1, 12)
+
+
+class NamesMembers:
+    """The kind of follower whose tokens are ids: they name an object for good, though oids change elsewhere."""
+
+
 PLAIN = {
     type(None): 0,
     bool: _NUMBER,
@@ -108,9 +115,12 @@ def _encode_derived(value: Any) -> Key:
     raise KeyTypeError(value, "it has no defined order among others")
 
 
+def ids_in(pairs: Iterable[tuple[Any, Any]]) -> Iterator[int]:
+    """The ids by which collections know an object, of who follows it."""
+    return (token for follower, token in pairs if isinstance(follower, NamesMembers))
+
+
 def _member_id(obj: Persistent) -> int:
-    """What names an object for good, though its oid changes where it is imported elsewhere."""
-    for _, token in followers(obj):
-        if isinstance(token, int):
-            return token
+    for member in ids_in(followers(obj)):
+        return member
     raise KeyTypeError(obj, "an object is a key only if it is a member of a collection: add it to one first")

@@ -15,7 +15,7 @@ from BTrees.LOBTree import LOBTree
 from persistent import Persistent
 
 from objstore.collections.indexes import Index, Slot
-from objstore.collections.keys import Key, decode, is_whole
+from objstore.collections.keys import Key, decode, ids_in, is_whole
 from objstore.collections.tally import Tally
 from objstore.errors import ImmutableKeyError, IndexingError, UniqueError, UsageError
 from objstore.ids import number
@@ -107,11 +107,11 @@ class Members:
         those of two processes do not. Objects that are not stored yet are, if the collection is. `pairs` are
         its followers.
         """
-        if jar is not None and obj._p_jar is None:
+        if jar is not None and obj._p_jar is not jar:
             jar.add(obj)
-        for _, token in pairs:
-            if isinstance(token, int) and token not in self.by_id:
-                return token
+        for known in ids_in(pairs):
+            if known not in self.by_id:
+                return known
         low = number(obj._p_oid) % _FRESH if obj._p_oid is not None else _FRESH + len(self.by_id) % _FRESH
         member = (self.salt << _OID_BITS) | low
         while member in self.by_id:

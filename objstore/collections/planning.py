@@ -240,7 +240,7 @@ class _Planner:
         return Check(lambda member: passes(read(by_id[member]), spans), True, str(term))
 
     def _check_function(self, function: Computed, text: str) -> Check:
-        by_id, call = self._members.by_id, function.function
+        by_id, call = self._members.by_id, function
         return Check(lambda member: bool(call(by_id[member])), True, text)
 
 

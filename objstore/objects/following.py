@@ -15,6 +15,7 @@ What two transactions made of a followed object is never merged: its followers h
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, Protocol
 
 from persistent import Persistent
@@ -65,27 +66,23 @@ def set_followers(obj: Persistent, pairs: tuple[Pair, ...]) -> bool:
 
 
 def tell_followers(jar: object, registered: list[Persistent], named: Mapping[Oid, Persistent]) -> None:
-    """Tell them of all that was changed or is new. `registered` may grow meanwhile; they are told of that too."""
-    at, told = 0, set[int]()
-    while True:
-        new = [obj for obj in list(named.values()) if id(obj) not in told]
-        fresh = [*new, *registered[at:]]
-        if not fresh:
-            return
-        at = len(registered)
-        told.update(map(id, new))
-        for follower, changed in _by_follower(jar, fresh):
-            follower.follow(changed)
+    """Tell them of all that was changed or is new. Both may grow meanwhile: they are told of that too."""
+    done = done_new = 0
+    while len(registered) > done or len(named) > done_new:
+        fresh = [*registered[done:], *islice(named.values(), done_new, None)]
+        done, done_new = len(registered), len(named)
+        followed = [obj for obj in fresh if type(obj).__dictoffset__ and FOLLOWERS in obj.__dict__]
+        if followed:
+            for follower, changed in _by_follower(jar, followed):
+                follower.follow(changed)
 
 
 def _by_follower(jar: object, objects: Iterable[Persistent]) -> list[tuple[Follower, Told]]:
     found: dict[int, tuple[Follower, Told]] = {}
     for obj in objects:
-        if type(obj).__dictoffset__:
-            attributes = obj.__dict__
-            if FOLLOWERS in attributes and obj._p_changed and obj._p_jar is jar:
-                for follower, token in attributes[FOLLOWERS]:
-                    found.setdefault(id(follower), (follower, []))[1].append((obj, token))
+        if obj._p_changed and obj._p_jar is jar:
+            for follower, token in obj.__dict__[FOLLOWERS]:
+                found.setdefault(id(follower), (follower, []))[1].append((obj, token))
     return list(found.values())
 
 
