@@ -36,6 +36,7 @@ from objstore.cli import (
     log,
     pack,
     readers,
+    serve,
     shell,
     show,
     undo,
@@ -111,5 +112,6 @@ for _command in (
     pack.pack,
     copy.copy,
     check.check,
+    serve.serve,
 ):
     main.add_command(_command)

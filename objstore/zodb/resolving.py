@@ -6,6 +6,7 @@ them back: that is needed to merge records, and to find what they refer to.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,9 @@ from objstore.contracts import Conflict
 from objstore.errors import ConflictError, SerializationError
 from objstore.formats import pickles
 from objstore.zodb.translating import UnresolvedError
+
+COMPRESSED = b".z"
+"""What the records of zc.zlibstorage begin with, and no pickle does."""
 
 Transform = Callable[[bytes], bytes]
 
@@ -44,10 +48,16 @@ class Records:
         return self.wrapped is _as_it_is
 
     def references(self, data: bytes) -> bytes | None:
-        """The packed references of a stored record; None where it is not one that can be read here."""
+        """The packed references of a stored record; None where it is not one that can be read here.
+
+        Records that zc.zlibstorage compressed can be, also where it stands with the clients of a server.
+        """
         try:
-            return pickles.references(self.unwrapped(data))
-        except SerializationError:
+            data = self.unwrapped(data)
+            if data.startswith(COMPRESSED):
+                data = zlib.decompress(data[len(COMPRESSED) :])
+            return pickles.references(data)
+        except (SerializationError, zlib.error):
             return None
 
 
