@@ -45,7 +45,7 @@ def shell(store: str, write: bool, piece: str | None) -> None:
             else:
                 _talk(db, names)
         finally:
-            if connection.joined:
+            if connection.joined and write:
                 note("what was not committed is given up")
             transaction.abort()
             connection.close()
