@@ -7,12 +7,16 @@ from contextlib import contextmanager, suppress
 import pytest
 import transaction
 from databases import commit, opened
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from persistent.mapping import PersistentMapping
 from small_trees import SmallTree
 from things import Thing
 from transaction.interfaces import TransactionFailedError
 
 import objstore
 from objstore.errors import ClosedError, ConflictError, ReadOnlyError, SerializationError, UsageError
+from objstore.upkeep.check import check
 
 pytest_plugins = ["database_fixtures"]
 
@@ -201,3 +205,73 @@ def test_a_connection_to_the_past_can_have_one(full):
     with pytest.raises(ReadOnlyError), full.savepoint(past):
         past.root.a = 2
     commit(past)
+
+
+# --- blocks within blocks, by chance -----------------------------------------------------------------
+
+NAMES = st.sampled_from("abc")
+CHANGES = st.one_of(
+    st.tuples(st.just("set"), NAMES, st.integers(0, 99)),
+    st.tuples(st.just("new"), NAMES, st.integers(0, 99)),
+    st.tuples(st.just("drop"), NAMES),
+    st.tuples(st.just("fill"), st.integers(0, 30), st.integers(0, 30)),
+    st.tuples(st.just("clear"), st.integers(0, 30), st.integers(0, 30)),
+    st.tuples(st.just("forget")),
+    st.tuples(st.just("look")),
+)
+PROGRAMS = st.recursive(
+    st.lists(CHANGES, max_size=5),
+    lambda inner: st.lists(CHANGES | st.tuples(st.just("block"), inner, st.booleans()), max_size=6),
+    max_leaves=12,
+)
+
+
+def seen(root):
+    """What a database shows, as plain data."""
+    things = {name: thing.n for name, thing in root["things"].items()}
+    return things, sorted(root["tree"].items())
+
+
+def follow(db, connection, program, model):
+    """Make the changes of a program, and blocks of further ones, some of which fail; what the model is then."""
+    things, tree = model
+    root = connection.root()
+    for verb, *arguments in program:
+        match verb:
+            case "set" if arguments[0] in things:
+                root["things"][arguments[0]].n = things[arguments[0]] = arguments[1]
+            case "new":
+                root["things"][arguments[0]] = Thing(n=arguments[1])
+                things[arguments[0]] = arguments[1]
+            case "drop" if things.pop(arguments[0], None) is not None:
+                del root["things"][arguments[0]]
+            case "fill":
+                root["tree"].update({key: key * 2 for key in range(*arguments)})
+                tree.update({key: key * 2 for key in range(*arguments)})
+            case "clear":
+                for key in set(range(*arguments)) & set(tree):
+                    del root["tree"][key], tree[key]
+            case "forget":
+                connection.cacheMinimize()
+            case "block":
+                inner, fails = arguments
+                before = dict(things), dict(tree)
+                with given_up(db.savepoint(connection)) if fails else db.savepoint(connection):
+                    things, tree = follow(db, connection, inner, (things, tree))
+                things, tree = before if fails else (things, tree)
+        assert seen(root) == (things, sorted(tree.items()))
+    return things, tree
+
+
+@given(PROGRAMS)
+@settings(max_examples=60)
+def test_any_blocks(program):
+    with objstore.memory() as db:
+        with db.transaction() as connection:
+            connection.root.things, connection.root.tree = PersistentMapping(), SmallTree()
+        with db.transaction() as connection:
+            model = follow(db, connection, [*program, ("look",)], ({}, {}))
+        with db.transaction() as connection:
+            assert seen(connection.root()) == (model[0], sorted(model[1].items()))
+            connection.root.tree._check()
+        assert {finding.kind for finding in check(db.store)} <= {"unreachable"}
