@@ -22,6 +22,14 @@ def draw(pipe: Pipe, path: str, count: int) -> None:
         pipe.receive()
 
 
+def draw_until_killed(pipe: Pipe, path: str) -> None:
+    """Draw numbers for ever, and tell each."""
+    with objstore.open(path, create=False) as db:
+        while True:
+            with db.transaction() as connection:
+                pipe.send(connection.root.sequence.draw())
+
+
 def draw_gap_free(pipe: Pipe, path: str, count: int) -> None:
     """Draw numbers without gaps, each in a transaction that is tried until it commits, and tell them."""
     with objstore.open(path, create=False) as db:

@@ -10,7 +10,7 @@ import ZODB
 from BTrees.LOBTree import LOBTree
 from BTrees.OOBTree import OOBTree
 from databases import abort, commit, opened
-from sequence_work import draw, draw_gap_free, draw_in_child
+from sequence_work import draw, draw_gap_free, draw_in_child, draw_until_killed
 from siblings import Nursery
 from ZODB.MappingStorage import MappingStorage
 
@@ -242,6 +242,18 @@ class TestProcesses:
                         assert sibling.wait() == 0
         assert len(numbers) == len(set(numbers)) == 2 * 4 * 23
         assert max(numbers) <= 2 * 4 * 25
+
+    def test_no_number_twice_whoever_is_killed_when(self, path):
+        """Each is killed in the middle of drawing, perhaps of reserving, and another takes its place."""
+        numbers = []
+        with Nursery() as nursery:
+            siblings = [nursery.start(draw_until_killed, path) for _ in range(2)]
+            for _ in range(3):
+                siblings.append(nursery.start(draw_until_killed, path))
+                for sibling in siblings:
+                    numbers += [sibling.receive() for _ in range(6)]
+                siblings.pop(0).kill()
+        assert len(numbers) == len(set(numbers)) == 3 * 3 * 6
 
     def test_no_gap(self, path):
         with Nursery() as nursery:
