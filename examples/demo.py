@@ -29,6 +29,7 @@ import transaction
 from BTrees.OOBTree import OOBTree
 
 import objstore
+from objstore.collections import begins_with
 from objstore.errors import ConflictError
 
 Say = Callable[[str], None]
@@ -76,8 +77,8 @@ class Told:
 
 def index_library(db: objstore.DB, limit: int | None, threads: int) -> Indexed:
     """Index up to `limit` modules of the standard library, a transaction each."""
-    with db.transaction(note="an empty index") as connection:
-        connection.root()["index"] = stdlib_index.Index()
+    with db.transaction(note="an empty library") as connection:
+        connection.root()["library"] = stdlib_index.Library()
     tries: Counter[str] = Counter()
     known = {name for name, _ in stdlib_index.source_files()}
 
@@ -86,7 +87,7 @@ def index_library(db: objstore.DB, limit: int | None, threads: int) -> Indexed:
 
         def add(connection: objstore.Connection) -> int:
             tries[source.name] += 1
-            return stdlib_index.add(connection.root()["index"], source, known)
+            return stdlib_index.add(connection.root()["library"], source, known)
 
         return db.run(add, retries=50, note=f"index {source.name}")
 
@@ -99,15 +100,16 @@ def index_library(db: objstore.DB, limit: int | None, threads: int) -> Indexed:
 
 def tell_what_is_there(db: objstore.DB, say: Say) -> None:
     with db.transaction() as connection:
-        index = connection.root()["index"]
+        library = connection.root()["library"]
         popular: Counter[str] = Counter()
-        for module in index.modules.values():
+        for module in library.modules.find(indexed=True):
             popular.update(each.name for each in module.imports)
         say("most imported: " + ", ".join(f"{name} ({count})" for name, count in popular.most_common(5)))
-        names = [name for name in index.names.keys(min="parse", max="parsf") if name.startswith("parse")]
-        say(f"{len(names)} names begin with 'parse', found as a range of a BTree: {', '.join(names[:4])} ...")
-        shared = max(index.names.items(), key=lambda item: len(item[1]))
-        say(f"the name that most modules define is {shared[0]!r}, in {len(shared[1])} of them")
+        found = library.definitions.find(name=begins_with("parse"), order="name")
+        names = [definition.name for definition in found]
+        say(f"{len(names)} definitions begin with 'parse', found by an index: {', '.join(names[:4])} ...")
+        [(shared, count)] = Counter(each.name for each in library.definitions.values()).most_common(1)
+        say(f"the name that most modules define is {shared!r}, in {count} of them")
 
 
 # --- conflicts ---------------------------------------------------------------------------------------
@@ -145,10 +147,10 @@ def merge(db: objstore.DB, say: Say) -> bool:
 def collide(db: objstore.DB, say: Say) -> int:
     """Two transactions change one attribute; how often `DB.run` had to try again."""
     with db.transaction() as connection:
-        name = next(iter(connection.root()["index"].modules))
+        name = next(iter(connection.root()["library"].modules))
     with two_at_once(db) as (ada, ben):
-        ada.root()["index"].modules[name].lines += 1
-        ben.root()["index"].modules[name].lines += 1
+        ada.root()["library"].modules[name].lines += 1
+        ben.root()["library"].modules[name].lines += 1
         ada.transaction_manager.commit()
         try:
             ben.transaction_manager.commit()
@@ -160,10 +162,10 @@ def collide(db: objstore.DB, say: Say) -> int:
     def count_line(connection: objstore.Connection) -> None:
         nonlocal tries
         tries += 1
-        connection.root()["index"].modules[name].lines += 1
+        connection.root()["library"].modules[name].lines += 1
         if tries == 1:  # somebody is faster
             with db.transaction(note="somebody is faster") as other:
-                other.root()["index"].modules[name].lines += 1
+                other.root()["library"].modules[name].lines += 1
 
     db.run(count_line, note="count a line")
     say(f"the same with db.run succeeded at attempt {tries}, without a line of code for it")
@@ -176,10 +178,10 @@ def collide(db: objstore.DB, say: Say) -> int:
 def forget(db: objstore.DB, say: Say) -> int:
     """Take the modules out that no other imports; how many these were."""
     with db.transaction(note="forget the modules that nobody imports") as connection:
-        index = connection.root()["index"]
-        names = index.imported_by_nobody()
+        library = connection.root()["library"]
+        names = library.imported_by_nobody()
         for name in names:
-            index.forget(name)
+            library.forget(name)
         say(f"{len(names)} modules, such as {', '.join(names[:3])}, are imported by no other: they were taken out")
         return len(names)
 
@@ -187,18 +189,19 @@ def forget(db: objstore.DB, say: Say) -> int:
 def remove_and_undo(db: objstore.DB, say: Say) -> bool:
     """Remove a module in one transaction, and undo that; whether it is back."""
     with db.transaction(note="remove the module with the most definitions") as connection:
-        modules = connection.root()["index"].modules
-        name = max(modules, key=lambda each: len(modules[each].definitions))
-        del modules[name]
+        library = connection.root()["library"]
+        [(name, _)] = Counter(each.module.name for each in library.definitions.values()).most_common(1)
+        library.forget(name)
     with db.transaction() as connection:
-        assert name not in connection.root()["index"].modules
+        assert name not in connection.root()["library"].modules
     removal = db.undoLog(0, 1)[0]
     with db.transaction(note="undo that") as connection:
         db.undo(removal["id"], connection.transaction_manager.get())
     with db.transaction() as connection:
-        module = connection.root()["index"].modules.get(name)
-        say(f"{name} was removed, and that undone: it is back with {len(module.definitions)} definitions")
-        return module is not None
+        library = connection.root()["library"]
+        definitions = library.definitions.count(module=library.modules[name])
+        say(f"{name} was removed, and that undone: it is back with {definitions} definitions")
+        return definitions > 0
 
 
 def look_back(db: objstore.DB, say: Say) -> tuple[int, int]:
@@ -208,8 +211,7 @@ def look_back(db: objstore.DB, say: Say) -> tuple[int, int]:
     counts = []
     for moment in (halfway["id"], log[0]["id"]):
         with closing(db.open(at=moment)) as connection:
-            index = connection.root()["index"]
-            counts.append(sum(module.indexed for module in index.modules.values()))
+            counts.append(connection.root()["library"].modules.count(indexed=True))
     say(f"of {len(log)} transactions, the one in the middle is {halfway['description']!r}:")
     say(f"as of then the store has {counts[0]} modules indexed, today {counts[1]}")
     return counts[0], counts[1]

@@ -1,7 +1,7 @@
 """The standard library's own source tree as a graph of persistent objects: the subject of `demo.py`.
 
-Imports are references between modules; names are keys of BTrees, so that threads which define different ones
-merge. This is a module of its own, because stored objects name the module of their class.
+Imports are references between modules; modules and definitions are in collections, so that threads which add
+different ones merge. This is a module of its own, because stored objects name the module of their class.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from BTrees.Length import Length
-from BTrees.OOBTree import OOBTree, OOTreeSet
 from persistent import Persistent
 from persistent.list import PersistentList
+
+from objstore.collections import Collection, Index, has
 
 SKIPPED = {"test", "tests", "idlelib", "lib2to3", "site-packages", "__pycache__"}
 
@@ -45,55 +45,50 @@ class Class(Persistent):
 
 
 class Module(Persistent):
-    """A module. It is in the index from the moment that another one imports it, and `indexed` later."""
+    """A module. It is in the library from the moment that another one imports it, and `indexed` later."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.indexed = False
         self.lines = 0
-        self.definitions = OOBTree()  # name: Class or Function
-        self.imports = PersistentList()  # Modules
+        self.imports: tuple[Module, ...] = ()
 
 
-class Index(Persistent):
-    """All modules by name, and for every name the modules that define it."""
+class Library(Persistent):
+    """All modules, and what they define, found by name, by module, and by what is imported."""
 
     def __init__(self) -> None:
-        self.modules = OOBTree()  # name: Module
-        self.names = OOBTree()  # name: OOTreeSet of names of modules
-        self.definitions = Length()
+        self.modules = Collection("name", {"indexed": "indexed", "imports": Index("imports", multiple=True)})
+        self.definitions = Collection(("module", "name"), {"name": "name"})
 
     def module(self, name: str) -> Module:
         """The module of this name, made where there is none yet."""
         module = self.modules.get(name)
         if module is None:
-            module = self.modules[name] = Module(name)
+            module = Module(name)
+            self.modules.add(module)
         return module
 
     def define(self, definition: Class | Function) -> None:
         """Add a class or function; of several with the same name in a module the last counts."""
-        if definition.name not in definition.module.definitions:
-            self.definitions.change(1)
-        definition.module.definitions[definition.name] = definition
-        where = self.names.get(definition.name)
-        if where is None:
-            where = self.names[definition.name] = OOTreeSet()
-        where.insert(definition.module.name)
+        former = self.definitions.get((definition.module, definition.name))
+        if former is not None:
+            self.definitions.remove(former)
+        self.definitions.add(definition)
 
     def forget(self, name: str) -> None:
         """Take a module and its definitions out. If nothing else refers to it, a pack removes its objects."""
-        module = self.modules.pop(name)
-        for defined in module.definitions:
-            where = self.names[defined]
-            where.remove(name)
-            if not where:
-                del self.names[defined]
-        self.definitions.change(-len(module.definitions))
+        for definition in self.definitions.find(module=self.modules[name]):
+            self.definitions.remove(definition)
+        del self.modules[name]
 
     def imported_by_nobody(self) -> list[str]:
         """The modules that no other one imports."""
-        imported = {each.name for module in self.modules.values() for each in module.imports if each is not module}
-        return [name for name in self.modules if name not in imported]
+        return [
+            name
+            for name, module in self.modules.items()
+            if all(each is module for each in self.modules.find(imports=has(module)))
+        ]
 
 
 # --- reading source ----------------------------------------------------------------------------------
@@ -155,18 +150,18 @@ def _base(source: Source, node: ast.ImportFrom) -> str:
     return ".".join([*above, node.module] if node.module else above)
 
 
-def add(index: Index, source: Source, known: Container[str]) -> int:
-    """Put a module into the index; how many definitions it has."""
-    module = index.module(source.name)
+def add(library: Library, source: Source, known: Container[str]) -> int:
+    """Put a module into the library; how many definitions it has."""
+    module = library.module(source.name)
     module.indexed = True
     module.lines = source.lines
-    module.imports.extend(index.module(name) for name in imported(source, known))
+    module.imports = tuple(library.module(name) for name in imported(source, known))
     for node in source.tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            index.define(Function(node.name, module, node.lineno))
+            library.define(Function(node.name, module, node.lineno))
         elif isinstance(node, ast.ClassDef):
             found = Class(node.name, module, node.lineno)
             methods = (each for each in node.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef))
             found.methods.extend(Function(method.name, module, method.lineno) for method in methods)
-            index.define(found)
-    return len(module.definitions)
+            library.define(found)
+    return library.definitions.count(module=module)

@@ -56,6 +56,22 @@ def test_every_workload_measures_whom_it_can(tmp_path) -> None:
     assert "at most 1.15x zodb: not compared" in done.stdout
 
 
+def test_finding_is_measured_beside_sqlite(tmp_path) -> None:
+    script = TOP / "benchmarks" / "finding.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--count", "300", "--added", "20", "--path", str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(TOP)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "exact value of a unique index" in done.stdout
+    assert "sqlite3" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_peer_that_is_not_installed_is_left_out_with_a_reason(tmp_path) -> None:
     (tmp_path / "lmdb.py").write_text('raise ImportError("not here")\n')
     peers = ["--peer", "lmdb", "--peer", "floor"]

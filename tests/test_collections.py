@@ -194,6 +194,20 @@ def test_children_of_a_container_are_a_scope(connection):
         docs.add(Person(title="stray", parent=Person(), rank=0))
 
 
+def test_a_parent_that_has_left_is_no_value_any_more(connection):
+    folders = connection.root.folders = Collection("name")
+    docs = connection.root.docs = Collection(("parent", "title"))
+    folders.add(Person(name="a"))
+    docs.add(Person(title="t", parent=folders["a"]))
+    commit(connection)
+    del folders["a"]
+    commit(connection)
+    docs.find(title="t").one().title = "u"
+    with pytest.raises(KeyTypeError, match="member of a collection"):
+        commit(connection)
+    abort(connection)
+
+
 def test_what_is_no_persistent_object_is_refused(people):
     with pytest.raises(UsageError, match="not of dict"):
         people.add({})

@@ -9,7 +9,7 @@ import pytest
 import transaction
 from databases import commit, opened
 from people import Person, collection, fill, misfits, names
-from sibling_people import add_people
+from sibling_people import add_people, add_until_killed
 from siblings import Nursery
 
 import objstore
@@ -89,6 +89,24 @@ def test_several_processes(tmp_path):
         )
         assert len(people) == 20 + processes * count
         assert misfits(people) == []
+
+
+@pytest.mark.parametrize("steps", [1, 30])
+def test_a_process_that_is_killed_leaves_what_fits(tmp_path, steps):
+    path = str(tmp_path / "store")
+    with objstore.open(path, flush_on_close=False) as db, db.transaction() as connection:
+        connection.root.people = collection()
+    with Nursery() as nursery:
+        sibling = nursery.start(add_until_killed, path)
+        done = 0
+        while done < steps:
+            done = sibling.receive()
+        sibling.kill()
+    with objstore.open(path, create=False) as db, db.transaction() as connection:
+        people = connection.root.people
+        assert misfits(people) == []
+        assert people.count(tags=has("z")) == len(people) >= steps // 2
+        assert people.find(city="moved", order="name").exists()
 
 
 # --- ZODB --------------------------------------------------------------------------------------------

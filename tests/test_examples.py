@@ -257,41 +257,41 @@ def test_the_demo_tells_the_truth(tmp_path: Path) -> None:
     with objstore.open(path, create=False) as db:
         assert len(db.undoLog()) < 5  # packed: the history is gone, the state is not
         with db.transaction() as connection:
-            index = connection.root()["index"]
-            modules = {name: module for name, module in index.modules.items() if module.indexed}
+            library = connection.root()["library"]
+            modules = list(library.modules.find(indexed=True))
             assert len(modules) == told.modules_now
-            assert index.definitions() == sum(len(where) for where in index.names.values())
-            assert sum(len(module.definitions) for module in modules.values()) == index.definitions()
+            assert sum(library.definitions.count(module=each) for each in modules) == len(library.definitions) > 0
+            assert list(library.modules.verify()) == list(library.definitions.verify()) == []
 
 
-def test_an_index_knows_what_a_module_defines_and_imports(tmp_path: Path) -> None:
+def test_a_library_knows_what_a_module_defines_and_imports(tmp_path: Path) -> None:
     source = tmp_path / "m.py"
     source.write_text(
         "import os, os.path\nfrom json import dumps\nfrom . import near, thing\nfrom ..up import x\n"
         "def f(): pass\nasync def g(): pass\nclass C:\n    def method(self): pass\n    x = 1\ndef f(): pass\n"
     )
-    index = stdlib_index.Index()
-    assert stdlib_index.add(index, stdlib_index.parse("a.b.m", source), known={"a.b.near", "a.b"}) == 3
-    module = index.modules["a.b.m"]
-    assert sorted(module.definitions) == ["C", "f", "g"]
-    assert [method.name for method in module.definitions["C"].methods] == ["method"]
+    library = stdlib_index.Library()
+    assert stdlib_index.add(library, stdlib_index.parse("a.b.m", source), known={"a.b.near", "a.b"}) == 3
+    module = library.modules["a.b.m"]
+    assert [each.name for each in library.definitions.find(module=module, order="name")] == ["C", "f", "g"]
+    assert [method.name for method in library.definitions[module, "C"].methods] == ["method"]
     assert [each.name for each in module.imports] == ["a.b.near", "a.up", "json", "os", "os.path"]
-    assert (module.lines, module.definitions["g"].line) == (10, 6)
-    assert module.imports[3] is index.modules["os"]
-    assert not index.modules["os"].indexed
+    assert (module.lines, library.definitions[module, "g"].line) == (10, 6)
+    assert module.imports[3] is library.modules["os"]
+    assert not library.modules["os"].indexed
 
 
-def test_an_index_forgets_a_module_with_its_definitions(tmp_path: Path) -> None:
-    index = stdlib_index.Index()
+def test_a_library_forgets_a_module_with_its_definitions(tmp_path: Path) -> None:
+    library = stdlib_index.Library()
     for name, text in {"one": "import two\ndef f(): pass\ndef g(): pass\n", "two": "def f(): pass\n"}.items():
         source = tmp_path / f"{name}.py"
         source.write_text(text)
-        stdlib_index.add(index, stdlib_index.parse(name, source), known={"one", "two"})
-    assert index.imported_by_nobody() == ["one"]
-    index.forget("one")
-    assert list(index.modules) == ["two"]
-    assert {name: list(where) for name, where in index.names.items()} == {"f": ["two"]}
-    assert index.definitions() == 1
+        stdlib_index.add(library, stdlib_index.parse(name, source), known={"one", "two"})
+        library.modules.reindex(library.modules[name])
+    assert library.imported_by_nobody() == ["one"]
+    library.forget("one")
+    assert list(library.modules) == ["two"]
+    assert [(each.name, each.module.name) for each in library.definitions.values()] == [("f", "two")]
 
 
 @pytest.mark.parametrize(
