@@ -17,9 +17,10 @@ from random import Random
 import pytest
 from durability import CrashState
 from simulated import Crash, SimulatedFilesystem
-from stores import add_up, open_on, record, refuse
+from stores import PATH, add_up, open_on, record, refuse
 
 from objstore.contracts import Filesystem, Format, History, Resolver
+from objstore.engine.failures import storage_error
 from objstore.engine.pending import Pending
 from objstore.engine.store import DirectoryStore
 from objstore.errors import BlobMissingError, POSKeyError, StorageFailedError, StoreMissingError
@@ -161,7 +162,11 @@ class Script:
                 oid = oid_from(at)
                 data, packed = None, None
                 if isinstance(value, Large):
-                    self._store_blob(pending, oid, value)
+                    try:
+                        self._store_blob(pending, oid, value)
+                    except OSError as error:  # as an application meets it that writes into the file
+                        pending.abort()
+                        raise storage_error(PATH, error) from error
                     writes[oid], blobs[oid] = BLOB_RECORD, value.content
                     continue
                 if value is not None:
@@ -187,9 +192,13 @@ class Script:
     def _store_blob(self, pending: Pending, oid: Oid, value: Large) -> None:
         files = self.store.blobs
         path = files.temporary()
-        with files.open(path, "w") as file:
-            file.write(value.content)
-        pending.store_blob(oid, self._serials.get(oid, NO_TID), BLOB_RECORD, b"", path)
+        try:
+            with files.open(path, "w") as file:
+                file.write(value.content)
+            pending.store_blob(oid, self._serials.get(oid, NO_TID), BLOB_RECORD, b"", path)
+        except BaseException:
+            files.discard(path)
+            raise
 
     def give_up(self, values: Mapping[int, object], *, vote: bool) -> None:
         """Write a transaction and abort it, before or after the vote."""
@@ -213,9 +222,6 @@ class Script:
         view = self.store.view()
         pending = self.store.begin(details, view, add_up)
         oids = pending.undo(tid)
-        pending.vote()
-        undone = pending.finish()
-        view.close()
         before = known(self.commits)
         writes, blobs = {}, {}
         for oid in oids:
@@ -223,6 +229,13 @@ class Script:
             writes[oid] = older[-1][1] if older else None
             if writes[oid] == BLOB_RECORD:
                 blobs[oid] = known_blobs(self.commits)[oid, older[-1][0]]
+        pending.vote()
+        try:
+            undone = pending.finish()
+        except (StorageFailedError, Crash):
+            self.in_doubt = Commit(begun, NEVER, NO_TID, details, writes, blobs)
+            raise
+        view.close()
         self._acknowledge(Commit(begun, self.fs.operations, undone, details, writes, blobs))
         return undone
 
