@@ -238,6 +238,28 @@ class TestConsuming:
         commit(connection)
         assert content(blob) == b"second"
 
+    def test_the_data_of_another_blob_cannot_be_taken_away(self, one, tmp_path):
+        connection, blob = with_blob(one)
+        new = connection.root.new = objstore.Blob()
+        connection.add(new)
+        with pytest.raises(UsageError, match="a file of the store itself"):
+            new.consume(blob.committed())
+        os.symlink(one.store.name, tmp_path / "elsewhere")
+        with pytest.raises(UsageError, match="a file of the store itself"):
+            new.consume(blob.committed().replace(one.store.name, str(tmp_path / "elsewhere")))
+        abort(connection)
+        assert content(blob) == b"first"
+
+    def test_what_a_symbolic_link_leads_to_is_copied(self, one, tmp_path):
+        connection, blob = with_blob(one)
+        source, link = tmp_path / "source", tmp_path / "link"
+        source.write_bytes(b"consumed")
+        link.symlink_to(source)
+        blob.consume(link)
+        commit(connection)
+        assert content(blob) == source.read_bytes() == b"consumed"
+        assert not link.exists()
+
     def test_before_it_belongs_to_a_database(self, db, tmp_path):
         source = tmp_path / "source"
         source.write_bytes(b"consumed")

@@ -495,3 +495,148 @@ def test_threads_share_a_filesystem(fs: Filesystem, base: str) -> None:
         thread.join()
     assert failed == []
     assert sorted(entry.name for entry in fs.entries(base)) == ["0", "1", "2", "3"]
+
+
+# --- files as Python has them ------------------------------------------------------------------------
+
+
+def test_a_file_as_python_has_it(fs: Filesystem, base: str) -> None:
+    path = f"{base}/a"
+    with fs.open_file(path, "w") as file:
+        assert (file.readable(), file.writable(), file.seekable()) == (False, True, True)
+        assert file.write(b"0123456789") == 10
+        assert file.tell() == 10
+    with fs.open_file(path, "r") as file:
+        assert (file.readable(), file.writable()) == (True, False)
+        assert file.read(3) == b"012"
+        assert file.seek(-2, os.SEEK_END) == 8
+        assert file.read() == b"89"
+        assert file.read(5) == b""
+        buffer = bytearray(4)
+        file.seek(4)
+        assert file.readinto(buffer) == 4
+        assert buffer == b"4567"
+        with pytest.raises(OSError, match=r"not open for writing|open for reading only"):
+            file.write(b"x")
+        with pytest.raises((OSError, ValueError)):
+            file.seek(-1)
+    with fs.open_file(path, "r+") as file:
+        assert file.read(2) == b"01"
+        file.write(b"--")
+        file.seek(0, os.SEEK_CUR)
+        assert file.read() == b"456789"
+    assert fs.read(path) == b"01--456789"
+    with pytest.raises(ValueError, match="closed"):
+        file.read()
+    for mode in ("r", "r+"):
+        with pytest.raises(FileNotFoundError):
+            fs.open_file(f"{base}/missing", mode)
+    with fs.open_file(path, "w") as file, pytest.raises(OSError, match=r"not open for reading|for writing only"):
+        file.read()
+
+
+def test_a_file_is_cut_and_grows(fs: Filesystem, base: str) -> None:
+    if isinstance(fs, SimulatedFilesystem):
+        pytest.skip("it records no cuts")
+    path = f"{base}/a"
+    put(fs, path, b"0123456789")
+    with fs.open_file(path, "r+") as file:
+        assert file.truncate(4) == 4
+        assert fs.read(path) == b"0123"
+        assert file.truncate(6) == 6
+        assert fs.read(path) == b"0123\0\0"
+        file.seek(2)
+        assert file.truncate() == 2
+    assert fs.read(path) == b"01"
+    fs.open_file(path, "w").close()
+    assert fs.size(path) == 0
+
+
+def test_an_open_file_outlives_its_name(fs: Filesystem, base: str) -> None:
+    put(fs, f"{base}/a", b"one")
+    with fs.open_file(f"{base}/a", "r") as file:
+        fs.rename(f"{base}/a", f"{base}/b")
+        assert file.read(1) == b"o"
+        fs.unlink(f"{base}/b")
+        assert file.read() == b"ne"
+
+
+@pytest.mark.parametrize("size", [0, 10, 3 * 2**20 + 1])
+def test_copying(fs: Filesystem, base: str, size: int) -> None:
+    data = random.Random(1).randbytes(size)
+    put(fs, f"{base}/a", data)
+    fs.copy(f"{base}/a", f"{base}/b")
+    assert fs.read(f"{base}/a") == fs.read(f"{base}/b") == data
+    with pytest.raises(FileExistsError):
+        fs.copy(f"{base}/a", f"{base}/b")
+    with pytest.raises(FileNotFoundError):
+        fs.copy(f"{base}/missing", f"{base}/c")
+    assert not fs.exists(f"{base}/c")
+
+
+def test_taking_a_file_of_the_system(fs: Filesystem, base: str, tmp_path: Path) -> None:
+    source = tmp_path / "outside"
+    source.write_bytes(b"data" * 1000)
+    put(fs, f"{base}/a", b"")
+    fs.take(str(source), f"{base}/a")
+    assert fs.read(f"{base}/a") == b"data" * 1000
+    assert not source.exists()
+    with pytest.raises(FileNotFoundError):
+        fs.take(str(source), f"{base}/a")
+    assert fs.read(f"{base}/a") == b"data" * 1000
+
+
+def test_showing_a_file_to_the_system(fs: Filesystem, base: str) -> None:
+    put(fs, f"{base}/a", b"data")
+    shown = fs.outside(f"{base}/a")
+    assert Path(shown).read_bytes() == b"data"
+    fs.rename(f"{base}/a", f"{base}/b")
+    again = fs.outside(f"{base}/b")
+    assert Path(again).read_bytes() == b"data"
+    assert isinstance(fs, PosixFilesystem) or shown == again
+
+
+def test_what_memory_shows_goes_with_it() -> None:
+    fs = MemoryFilesystem()
+    for name in "ab":
+        put(fs, f"/{name}", b"data")
+    shown, other = Path(fs.outside("/a")), Path(fs.outside("/b"))
+    fs.unlink("/a")
+    gc.collect()
+    assert not shown.exists()
+    assert other.exists()
+    directory = other.parent
+    del fs
+    gc.collect()
+    assert not directory.exists()
+
+
+def test_copying_without_the_systems_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not every filesystem, or kernel, copies from file to file."""
+
+    def refuses(*_: object) -> int:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "copy_file_range", refuses)
+    data = random.Random(1).randbytes(3 * 2**20 + 1)
+    fs, path = PosixFilesystem(), str(tmp_path / "a")
+    put(fs, path, data)
+    fs.copy(path, f"{path}.copy")
+    assert fs.read(f"{path}.copy") == data
+
+
+def test_a_copy_that_fails_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    fs, path = PosixFilesystem(), str(tmp_path / "a")
+    put(fs, path, b"data")
+    monkeypatch.setattr(os, "copy_file_range", is_full)
+    with pytest.raises(OSError, match="No space left"):
+        fs.copy(path, f"{path}.copy")
+    assert not fs.exists(f"{path}.copy")
+    os.link(path, f"{path}.link")  # so that it is not renamed
+    put(fs, f"{path}.taken", b"")
+    with pytest.raises(OSError, match="No space left"):
+        fs.take(path, f"{path}.taken")
+    assert fs.read(path) == b"data"

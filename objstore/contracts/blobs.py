@@ -25,7 +25,7 @@ class BlobFiles(Protocol):
     def take(self, outside: str) -> str:
         """Make a file of the system a temporary one: rename it, or copy and remove it where that is impossible.
 
-        Raises ReadOnlyError.
+        Raises ReadOnlyError, UsageError for a file of the store itself.
         """
 
     def copied(self, path: str) -> str:

@@ -13,6 +13,7 @@ the first and then for the second finds it.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from io import RawIOBase
 from threading import Lock
@@ -23,7 +24,7 @@ from objstore.contracts import Filesystem, Format, WritableFile
 from objstore.engine.homefiles import Batch
 from objstore.engine.journal import Waiting
 from objstore.engine.lookup import Lookup
-from objstore.errors import BlobMissingError, ReadOnlyError
+from objstore.errors import BlobMissingError, ReadOnlyError, UsageError
 from objstore.formats.layouts import (
     BlobName,
     HomeDirectory,
@@ -92,6 +93,8 @@ class Blobs:
         return f"{place}/{temporary_blob_name(self._new_token())}"
 
     def take(self, outside: str) -> str:
+        if os.path.realpath(outside).startswith(os.path.realpath(self._directory.path) + os.sep):
+            raise UsageError(f"{outside} is a file of the store itself; copy it, and give the copy away")
         path = self.temporary()
         try:
             self._filesystem.take(outside, path)

@@ -15,6 +15,7 @@ import errno
 import io
 import os
 import weakref
+from collections.abc import Iterator
 from io import RawIOBase
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -202,7 +203,8 @@ class Blob(Persistent):
         """Make a file the data of this blob; the file is no longer where it was.
 
         On the filesystem of the store it is renamed, which costs nothing however large it is; else copied and
-        removed. Raises BlobError where the blob is open, ReadOnlyError, OSError; then the file is where it was.
+        removed. Raises BlobError where the blob is open, ReadOnlyError, UsageError for a file of the store itself,
+        OSError; then the file is where it was.
         """
         self._p_activate()
         if _open_ones(self.writers):
@@ -383,7 +385,7 @@ class _Noting:
 
 
 @contextlib.contextmanager
-def _noting(working: Working) -> Any:
+def _noting(working: Working) -> Iterator[None]:
     try:
         yield
     except OSError as error:
