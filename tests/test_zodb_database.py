@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import pickle
 import time
 
@@ -234,8 +235,9 @@ class TestErrors:
             (errors.ReadConflictError(ROOT, NO_TID, NO_TID), POSException.ReadConflictError),
             (errors.DanglingReferenceError(ROOT, NO_TID, NO_TID), POSException.ConflictError),
             (errors.SnapshotTooOldError(oid_from(2**58)), POSException.ReadConflictError),
-            (errors.UndoError(NO_TID, "why"), POSException.UndoError),
-            (errors.HistoryMissingError("gone"), POSException.UndoError),
+            (errors.UndoError(NO_TID, "why"), POSException.MultipleUndoErrors),
+            (errors.UndoError(NO_TID, "why", ROOT), POSException.MultipleUndoErrors),
+            (errors.HistoryMissingError("gone"), POSException.MultipleUndoErrors),
             (errors.ReadOnlyError(), POSException.ReadOnlyError),
             (errors.CorruptionError("/x", "damaged"), POSException.StorageSystemError),
             (errors.StorageFailedError("/x", "failed"), POSException.StorageSystemError),
@@ -246,7 +248,11 @@ class TestErrors:
         ids=lambda each: type(each).__name__ if isinstance(each, Exception) else each.__name__,
     )
     def test_each_has_its_like(self, error, kind):
-        assert type(translated(error)) is kind
+        found = translated(error)
+        assert type(found) is kind
+        if kind is POSException.MultipleUndoErrors:
+            assert isinstance(found, POSException.UndoError)
+            assert getattr(error, "reason", "gone") in str(found)
 
 
 class TestSnapshots:
@@ -317,6 +323,89 @@ class TestSnapshots:
         other.prefetch(things)
         refresh(other)
         assert not other._storage._prefetched
+
+    def test_a_snapshot_that_is_given_up_is_a_conflict(self, tmp_path):
+        """So that whoever tries transactions again goes on."""
+        storage = DirectoryStorage(
+            tmp_path / "minimal", history="minimal", format="chunky", journal_limit=1000, pin_limit=10_000
+        )
+        db = ZODB.DB(storage)
+        writer, reader = opened(db), opened(db)
+        writer.root()["things"] = [PersistentMapping(at=at) for at in range(3)]
+        commit(writer)
+        refresh(reader)
+        things = reader.root()["things"]
+        for at in range(30):
+            for thing in writer.root()["things"]:
+                thing["at"], thing["text"] = at, "x" * 1000
+            commit(writer)
+        with pytest.raises(POSException.ReadConflictError, match="given up"):
+            things[0]["at"]
+        refresh(reader)
+        assert [thing["at"] for thing in reader.root()["things"]] == [29, 29, 29]
+        db.close()
+
+    def test_a_child_cannot_use_what_its_parent_has_opened(self, db):
+        connection = opened(db)
+        connection.cacheMinimize()
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if not pid:
+            try:
+                connection.root()["a"]
+            except POSException.StorageError as error:
+                os.write(writing, str(error).encode())
+            os._exit(0)
+        os.close(writing)
+        with open(reading, "rb") as told:
+            assert b"forked" in told.read()
+        os.waitpid(pid, 0)
+        assert dict(connection.root()) == {}
+
+
+# --- deleting and packing ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format", ["segmented", "chunky"])
+def test_objects_are_deleted_by_a_collector_of_garbage(tmp_path, format):
+    """As in ZODB's IExternalGC.test, without blobs."""
+    storage = DirectoryStorage(tmp_path / "store", format=format, pack_gc=False)
+    db = ZODB.DB(storage)
+    connection = opened(db)
+    connection.root()[0] = PersistentMapping()
+    commit(connection)
+    oid = connection.root()[0]._p_oid
+    del connection.root()[0]
+    commit(connection)
+    data, serial = storage.load(oid)
+    db.pack(time.time() + 1)
+    assert len(storage) == 2
+    assert storage.load(oid) == (data, serial)
+
+    def delete(serial):
+        details = TransactionMetaData()
+        storage.tpc_begin(details)
+        try:
+            storage.deleteObject(oid, serial, details)
+            storage.tpc_vote(details)
+            return storage.tpc_finish(details)
+        finally:
+            storage.tpc_abort(details)
+
+    with pytest.raises(POSException.ConflictError, match="database conflict error"):
+        delete(p64(u64(serial) - 1))
+    tid = delete(serial)
+    assert tid == storage.lastTransaction()
+    with pytest.raises(POSException.POSKeyError):
+        storage.load(oid)
+    assert storage.loadBefore(oid, connection.root()._p_serial) == (data, serial, tid)
+    assert [(each.oid, each.data) for each in list(storage.iterator())[-1]] == [(oid, None)]
+    refresh(connection)  # else its snapshot would hold the object back
+    db.pack(time.time() + 1)
+    assert len(storage) == 1
+    with pytest.raises(POSException.POSKeyError):
+        storage.loadBefore(oid, connection.root()._p_serial)
+    db.close()
 
 
 # --- several processes -------------------------------------------------------------------------------

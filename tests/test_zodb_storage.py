@@ -23,6 +23,7 @@ from ZODB.tests import (
     TransactionalUndoStorage,
     testMVCCMappingStorage,
 )
+from ZODB.tests.hexstorage import HexStorage
 
 from objstore.zodb import DirectoryStorage
 
@@ -111,6 +112,13 @@ class OverTwoStores(OverStore, RecoveryStorage.RecoveryStorage):
         super().tearDown()
 
 
+class OverTransformed(OverStore):
+    """A wrapper that writes records in hexadecimal."""
+
+    def made(self, path, **options):
+        return HexStorage(super().made(path, **options))
+
+
 def kind_of(history, format, *bases, slowly):
     """The tests of some classes over a kind of store; `slowly`: those that take long as well."""
     members = {"history": history, "format": format, "__test__": True, "__module__": __name__}
@@ -136,6 +144,7 @@ TestFullSegmented = kind_of("full", "segmented", OverStore, *ANY, *WITH_HISTORY,
 TestFullChunky = kind_of("full", "chunky", OverStore, *ANY, *WITH_HISTORY, slowly=False)
 TestMinimalSegmented = kind_of("minimal", "segmented", OverStore, *ANY, slowly=False)
 TestMinimalChunky = kind_of("minimal", "chunky", OverStore, *ANY, slowly=False)
+TestTransformed = pytest.mark.long(kind_of("full", "segmented", OverTransformed, *ANY, *WITH_HISTORY, slowly=True))
 TestRecoverySegmented = kind_of("full", "segmented", OverTwoStores, slowly=True)
 TestRecoveryChunky = kind_of("full", "chunky", OverTwoStores, slowly=False)
 

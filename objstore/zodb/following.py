@@ -21,8 +21,10 @@ from objstore.zodb.listing import changes
 class Following:
     """Whom to tell, and of what they have been told. May be used by any thread."""
 
-    def __init__(self, store: DirectoryStore) -> None:
+    def __init__(self, store: DirectoryStore, has_instances: Callable[[], bool]) -> None:
+        """`has_instances` tells whether connections have snapshots of their own."""
         self._store = store
+        self._has_instances = has_instances
         self._wrapper: Any = None
         self._lock = RLock()  # guards the telling; held while a transaction is finished. A callback may ask again
         self._told = store.last_tid()
@@ -30,9 +32,21 @@ class Following:
     @property
     def told(self) -> Tid:
         """The newest transaction that has been told of; where nobody wants to be told, the newest."""
-        if self._wrapper is None:
+        if not self.is_needed:
             self._told = max(self._told, self._store.last_tid())
-        return self._told
+            return self._told
+        with self._lock:  # what is just being finished can be loaded already
+            return self._told
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether anybody wants to be told: then nothing newer is to be shown.
+
+        A wrapper that is itself a storage would hand on what it is told; but not to a `ZODB.DB` that has
+        asked, through it, for instances.
+        """
+        wrapper = self._wrapper
+        return wrapper is not None and not (hasattr(wrapper, "tpc_begin") and self._has_instances())
 
     def register(self, wrapper: Any) -> None:
         """Tell an `IStorageWrapper` from now on, in place of the one before."""
@@ -42,7 +56,7 @@ class Following:
 
     def catch_up(self) -> None:
         """Tell of all that others have committed."""
-        if self._wrapper is not None:
+        if self.is_needed:
             with self._lock:
                 self._tell(MAX_TID)
 
@@ -53,7 +67,7 @@ class Following:
         """
         with self._lock:
             tid = finish()
-            if self._wrapper is not None:
+            if self.is_needed:
                 self._tell(tid or MAX_TID)
             tid = tid or self.told
             if callback is not None:

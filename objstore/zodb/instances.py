@@ -228,10 +228,13 @@ class Instances:
         self._lock = Lock()  # guards the set
         self._leaked: SimpleQueue[View] = SimpleQueue()  # a finalizer may take no lock
         self._refreshed = time.monotonic()
+        self.were_made = False
+        """Whether there ever was one."""
 
     @in_terms_of_zodb
     def new(self) -> Instance:
         """One more."""
+        self.were_made = True
         instance = Instance(*self._arguments, self._refresh_sometimes)
         weakref.finalize(instance, self._leaked.put, instance.view).atexit = False
         with self._lock:

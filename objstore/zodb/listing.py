@@ -104,6 +104,14 @@ def load_before(store: DirectoryStore, oid: Oid, before: bytes) -> tuple[bytes, 
     return _older(store, oid, before)
 
 
+def load_current(store: DirectoryStore, oid: Oid, upto: Tid) -> tuple[bytes, Tid]:
+    """The record of an object that was current at a tid. Raises POSKeyError."""
+    found = load_before(store, oid, tid_from(number(upto) + 1))
+    if found is None:
+        raise POSKeyError(oid, tid=upto)
+    return found[:2]
+
+
 def _older(store: DirectoryStore, oid: Oid, before: bytes) -> tuple[bytes, Tid, Tid | None] | None:
     following: Tid | None = None
     for summary in store.summaries(oid):

@@ -48,6 +48,12 @@ class Measure:
             self._look()
             return self._bytes
 
+    def forget(self) -> None:
+        """Look again when next asked: much has changed."""
+        with self._lock:
+            self._until = 0.0
+            del self._oids[:]
+
     def _look(self) -> None:
         begun = self._clock()
         if begun < self._until:

@@ -36,6 +36,7 @@ from objstore.zodb.listing import (
     history,
     iterate,
     load_before,
+    load_current,
     newest_changes,
     superset,
     undo_log,
@@ -87,8 +88,8 @@ class DirectoryStorage:
         self._records = Records()
         self._resolver = Resolver(self._records, self._resolve)
         self._transactions = Transactions(self, store, self._records, self._resolver)
-        self._following = Following(store)
         self._instances = Instances(self, store, self._records, self._resolver)
+        self._following = Following(store, lambda: self._instances.were_made)
         self._measure = Measure(store)
         self.__name__ = store.name
         self._lock = RLock()  # a DemoStorage over this one takes it for its own
@@ -128,6 +129,8 @@ class DirectoryStorage:
     @in_terms_of_zodb
     def load(self, oid: bytes, version: str = "") -> tuple[bytes, bytes]:  # noqa: ARG002
         """The current record of an object, and its serial."""
+        if self._following.is_needed:
+            return load_current(self._store, Oid(oid), self._following.told)
         view = self._store.view()
         try:
             return view.load(Oid(oid))
@@ -281,6 +284,7 @@ class DirectoryStorage:
         """Drop what was superseded by a time, in seconds since 1970, and, with `gc`, what nothing refers to."""
         self._instances.refresh()
         pack_storage(self._store, pack_time, self._pack_gc if gc is None else gc, self._records, referencesf)
+        self._measure.forget()
 
     @in_terms_of_zodb
     def close(self) -> None:

@@ -62,9 +62,9 @@ def translated(error: ObjstoreError) -> Exception:
         case SnapshotTooOldError():
             found = POSException.ReadConflictError(str(error))
         case UndoError():
-            found = POSException.UndoError(error.reason, error.oid)
+            found = _undo_error(error.reason, error.oid)
         case HistoryMissingError():
-            found = POSException.UndoError(str(error))
+            found = _undo_error(str(error), None)
         case ReadOnlyError():
             found = POSException.ReadOnlyError(str(error))
         case CorruptionError() | StorageFailedError():
@@ -72,6 +72,14 @@ def translated(error: ObjstoreError) -> Exception:
         case _:
             found = POSException.StorageError(str(error))
     return found
+
+
+def _undo_error(reason: str, oid: bytes | None) -> Exception:
+    """The kind of UndoError that ZEO knows how to hand on to a client."""
+    found = POSException.MultipleUndoErrors([(oid, reason)])
+    found._reason, found._oid = reason, oid
+    error: Exception = found
+    return error
 
 
 def _conflict(error: ConflictError) -> Exception:
