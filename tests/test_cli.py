@@ -28,7 +28,7 @@ from objstore.revisions import Details
 from objstore.upkeep.check import KINDS
 
 COMMANDS = ["init", "info", "readers", "log", "show", "cat", "history", "classes", "find", "shell"]
-COMMANDS += ["undo", "pack", "copy", "check", "serve"]
+COMMANDS += ["undo", "pack", "copy", "import", "export", "check", "serve"]
 LOOKING = [["info", "--count"], ["log"], ["show", "0"], ["cat", "0", "--hex"], ["history", "0"], ["classes"]]
 LOOKING += [["find", "*"], ["shell", "-c", "print(len(root()))"], ["check"]]
 GONE = "gone_from_here"

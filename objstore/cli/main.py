@@ -34,6 +34,7 @@ from objstore.cli import (
     info,
     init,
     log,
+    moving,
     pack,
     readers,
     serve,
@@ -111,6 +112,8 @@ for _command in (
     undo.undo,
     pack.pack,
     copy.copy,
+    moving.import_,
+    moving.export,
     check.check,
     serve.serve,
 ):

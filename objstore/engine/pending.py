@@ -161,8 +161,8 @@ class Pending:
             if path is not None:
                 self._draft.take_blob(oid, path)
         except OSError as error:
-            if blob is not None:
-                self._workshop.blobs.discard(blob[1])
+            if path is not None:
+                self._workshop.blobs.discard(path)
             self.abort()
             raise storage_error(self._workshop.lookup.journal.path, error) from error
         self._previous[oid] = serial

@@ -28,6 +28,8 @@ _DETAILS = struct.Struct(">2sBx8s8sIIII")  # then user, description, extension, 
 _FILE = struct.Struct(">2sBx8s8s8s8sIQQII")  # the last number is the checksum of the header before it
 _CRC = struct.Struct(">I")
 FILE_HEADER_SIZE = _FILE.size
+_TEXT = ("utf-8", "surrogateescape")
+"""Bytes that are no UTF-8, as Python 2 has written them, come back as they were."""
 _DEAD = 1 << 63
 """Marks the size of a record that was written and then replaced by another of the same file."""
 _BLOB = 1 << 62
@@ -37,7 +39,7 @@ _BLOB = 1 << 62
 def encode_details(transaction: Transaction) -> bytes:
     """A transaction's details and the oids it wrote, as bytes."""
     details = transaction.details
-    user, description = details.user.encode(), details.description.encode()
+    user, description = details.user.encode(*_TEXT), details.description.encode(*_TEXT)
     head = _DETAILS.pack(
         DETAILS_MAGIC,
         VERSION,
@@ -70,7 +72,7 @@ def decode_details(buffer: bytes, path: str = "<bytes>") -> Transaction:
         ends.append(ends[-1] + size)
     user, description, extension = (buffer[start:end] for start, end in pairwise(ends))
     oids = tuple(Oid(buffer[at : at + 8]) for at in range(ends[-1], len(buffer) - _CRC.size, 8))
-    details = Details(user.decode(), description.decode(), extension)
+    details = Details(user.decode(*_TEXT), description.decode(*_TEXT), extension)
     return Transaction(Tid(tid), Tid(previous), details, oids)
 
 

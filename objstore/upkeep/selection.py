@@ -110,7 +110,8 @@ class WholeHistory:
             self._tids.append(number(transaction.tid))
             survey.transactions += 1
             details = transaction.details
-            text = len(details.user.encode()) + len(details.description.encode()) + len(details.extension)
+            named = (details.user + details.description).encode("utf-8", "surrogateescape")
+            text = len(named) + len(details.extension)
             survey.details += 64 + text + 8 * len(transaction.oids)
         self._tids.reverse()
         for done, (oid, summaries) in enumerate(_objects(self._store, self._upto)):

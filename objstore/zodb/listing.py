@@ -26,14 +26,18 @@ def extension_of(details: Details) -> bytes | dict[str, Any]:
     return decode_extension(details.extension) if details.extension.startswith(b"{") else details.extension
 
 
+def _bytes_of(text: str) -> bytes:
+    """A text as it was stored: with bytes that are no UTF-8, where it came from elsewhere with them."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 class StoredTransaction(TransactionRecord):
     """A transaction of an iterator. It can be iterated as often as one likes."""
 
     def __init__(self, transaction: Transaction, revision: Callable[[Oid, Tid], Revision | None]) -> None:
         details = transaction.details
-        TransactionRecord.__init__(
-            self, transaction.tid, " ", details.user, details.description, extension_of(details)
-        )
+        user, description = _bytes_of(details.user), _bytes_of(details.description)
+        TransactionRecord.__init__(self, transaction.tid, " ", user, description, extension_of(details))
         self._oids = transaction.oids
         self._revision = revision
 

@@ -317,8 +317,16 @@ class AdoptedRestoration:
         with ours(self._name, oid):
             if self._begun is None:
                 self._begun = self._transaction.begin(self._tid, " ")
+            if copied_from is not None and not self._has(oid, copied_from, data):
+                copied_from = None  # a FileStorage would refuse it
             self._instance.restore(oid, self._tid, data, "", copied_from, self._begun)
         self._oids.append(oid)
+
+    def _has(self, oid: Oid, tid: Tid, data: bytes | None) -> bool:
+        try:
+            return bool(self._instance.loadSerial(oid, tid) == data)
+        except POSException.POSKeyError:
+            return False
 
     def check_current(self, oid: Oid, serial: Tid) -> None:
         raise UsageError(f"nothing is checked in a transaction that is restored: {oid.hex()} at {serial.hex()}")

@@ -14,6 +14,7 @@ from threading import Lock
 from typing import Any
 
 from ZODB.POSException import POSKeyError as ZODBKeyError
+from ZODB.utils import maxtid
 
 from objstore.compat.adopted.failures import ours
 from objstore.compat.adopted.records import Written, details_of, readable
@@ -24,6 +25,9 @@ from objstore.revisions import Revision, RevisionSummary, Transaction
 
 FIRST_PAGE, LAST_PAGE = 32, 65_536
 """How many entries are asked of a storage at once: twice as many each time, because it finds them by counting."""
+
+GATHERED = 16 * 2**20
+"""Bytes of one transaction that are held in memory while it is read."""
 
 
 class Reading:
@@ -74,6 +78,15 @@ class Reading:
         if ping is not None:
             with ours(self.name):
                 ping()
+
+    def newest_tid(self, oid: Oid) -> Tid:
+        """The tid of the newest record of an object; NO_TID where there is none."""
+        with self.newest() as storage:
+            try:
+                found = storage.loadBefore(oid, maxtid)
+            except ZODBKeyError:
+                found = None
+        return Tid(found[1]) if found else NO_TID
 
     def record(self, oid: Oid, serial: Tid) -> bytes:
         """The record of an object at one serial. Raises POSKeyError, also where the object was deleted then."""
@@ -170,8 +183,10 @@ class Reading:
 
 def iterated(
     storage: Any, name: str, first: Tid | None, last: Tid | None
-) -> Iterator[tuple[Transaction, list[Written]]]:
+) -> Iterator[tuple[Transaction, Iterator[Written]]]:
     """The transactions of a storage, with what each has written, in the order of their commits.
+
+    What it has written is read as it is asked for, before the next transaction is.
 
     Details are as the storage has them; the transactions' own oids are left out. Raises MissingAbilityError.
     """
@@ -186,10 +201,45 @@ def iterated(
                 record = next(found, None)
                 if record is None:
                     return
-                written = [Written(each) for each in record]
                 transaction = Transaction(Tid(record.tid), previous, details_of(record), ())
-            yield transaction, written
+            yield transaction, _written(record, name)
             previous = transaction.tid
+
+
+def _written(record: Any, name: str) -> Iterator[Written]:
+    """What a transaction has written of each object.
+
+    A FileStorage's may have written one several times, because it undid several: the last counts. So its records
+    are gathered before the first is given; those of a transaction that is too large for that are read twice.
+    """
+    gathered: dict[Oid, Written] = {}
+    size = 0
+    for each in _all_written(record, name):
+        gathered.pop(each.oid, None)
+        gathered[each.oid] = each
+        size += len(each.data or b"")
+        if size > GATHERED:
+            break
+    else:
+        yield from gathered.values()
+        return
+    gathered.clear()
+    last = {each.oid: at for at, each in enumerate(_all_written(record, name))}
+    for at, each in enumerate(_all_written(record, name)):
+        if last[each.oid] == at:
+            yield each
+
+
+def _all_written(record: Any, name: str) -> Iterator[Written]:
+    with ours(name):
+        found = iter(record)
+    while True:
+        with ours(name):
+            each = next(found, None)
+            if each is None:
+                return
+            written = Written(each)
+        yield written
 
 
 def _closing(found: Any) -> AbstractContextManager[Any]:

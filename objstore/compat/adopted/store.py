@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from threading import Lock
 from typing import Any
 
@@ -163,6 +164,28 @@ class AdoptedStore:
             raise MissingAbilityError(
                 self._name, "keep a transaction's extension that is not made of plain values"
             )
+
+    # --- for who moves data ---
+
+    @contextmanager
+    def instance(self) -> Iterator[Any]:
+        """The storage as it is now, to be read from by one thread while inside."""
+        self._require_open()
+        if not self._native:
+            yield self.storage
+            return
+        with ours(self._name):
+            instance = self.storage.new_instance()
+            instance.poll_invalidations()
+        try:
+            yield instance
+        finally:
+            instance.release()
+
+    def newest_tid(self, oid: Oid) -> Tid:
+        """The tid of the newest revision of an object; NO_TID where there is none, or none any more."""
+        self._require_open()
+        return self._reading.newest_tid(oid)
 
     def flush(self) -> None:
         """A storage has nothing that waits."""

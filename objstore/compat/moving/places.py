@@ -1,0 +1,64 @@
+"""What the names of a source and a target mean, and how each is opened.
+
+A URL is what its scheme says. A path is a store of objstore's own where there is a directory, a FileStorage where
+there is a file, or where its name ends in `.fs`. What is read from is opened for reading.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from objstore.compat.adopted import AdoptedStore, open_adopted
+from objstore.contracts import StoreOptions
+from objstore.engine.opening import open_store
+from objstore.engine.store import DirectoryStore
+from objstore.errors import OpenError, UsageError
+from objstore.machine.posix import PosixFilesystem
+from objstore.objects.options import is_foreign, locate
+from objstore.upkeep.pack import pack
+
+AnyStore = DirectoryStore | AdoptedStore
+
+
+@contextmanager
+def opened_source(where: str) -> Iterator[AnyStore]:
+    """The store to read from. Raises OpenError and its kin, UsageError."""
+    if is_file_storage(where) and not is_foreign(where) and not os.path.exists(where):
+        raise OpenError(where, "there is no such file")
+    store = _open(where, {"read_only": True, "create": False})
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@contextmanager
+def opened_target(where: str, *, history: str | None = None, format: str | None = None) -> Iterator[AnyStore]:
+    """The store to write to, created where there is none: of this `history` mode and `format`, if it is ours.
+
+    Raises OpenError and its kin, UsageError.
+    """
+    wanted = {name: value for name, value in (("history", history), ("format", format)) if value is not None}
+    if wanted and is_file_storage(where):
+        raise UsageError(f"{' and '.join(wanted)}: {where} is no store of objstore's own")
+    store = _open(where, wanted)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def is_file_storage(where: str) -> bool:
+    """Whether this names a storage of ZODB's."""
+    return is_foreign(where) or where.endswith(".fs") or os.path.isfile(where)
+
+
+def _open(where: str, options: Mapping[str, object]) -> AnyStore:
+    if is_file_storage(where):
+        url = where if is_foreign(where) else f"file://{os.path.abspath(where)}"
+        read_only = bool(options.get("read_only", False))
+        return open_adopted(url, StoreOptions(read_only=read_only, create=not read_only))
+    location = locate(where, options)
+    return open_store(os.path.abspath(location.path), location.store, filesystem=PosixFilesystem(), packer=pack)
