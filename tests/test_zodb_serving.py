@@ -116,6 +116,20 @@ def test_clients_share_a_store(path):
         assert (connection.root.counter(), connection.root.a["value"]) == (3, 1)
 
 
+def test_our_own_database_is_a_client(path):
+    """The log names transactions as those of FileStorage and RelStorage do, so that each undoes what it lists."""
+    with server(path) as (host, port), objstore.open(f"zeo://{host}:{port}?wait_timeout=20") as db:
+        with db.transaction(note="kept") as connection:
+            connection.root.a = 1
+        with db.transaction(note="undone") as connection:
+            connection.root.a = 2
+        assert [entry["description"] for entry in db.undoLog(0, 2)] == ["undone", "kept"]
+        with db.transaction() as connection:
+            db.undo(db.undoLog(0, 1)[0]["id"], connection.transaction_manager.get())
+        with db.transaction() as connection:
+            assert connection.root.a == 1
+
+
 def test_clients_see_what_other_processes_commit(path):
     """And each has the tids of its own commits, however many others come in between."""
     with server(path) as address, client(address) as db, objstore.open(path) as beside:

@@ -77,7 +77,7 @@ _WORDS = {"history": History, "format": Format}
 
 def is_foreign(path: str) -> bool:
     """Whether this is a URL of a storage that is not objstore's own."""
-    return "://" in path and parse.urlsplit(path).scheme not in ("", SCHEME)
+    return "://" in path and parse.urlsplit(path).scheme not in ("", SCHEME, f"zodb+{SCHEME}")
 
 
 def locate(path: str, options: Mapping[str, Any]) -> Location:
@@ -88,6 +88,7 @@ def locate(path: str, options: Mapping[str, Any]) -> Location:
     given = dict(options)
     if not path:
         raise UsageError("the path of the store is empty")
+    path = path.removeprefix("zodb+") if path.startswith(f"zodb+{SCHEME}:") else path
     if path.startswith(f"{SCHEME}:"):
         path, in_url = _from_url(path)
         twice = sorted(in_url.keys() & given.keys())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
@@ -19,6 +20,20 @@ from objstore.upkeep.selection import CurrentState
 from objstore.upkeep.sorting import TidSorter
 
 Description = dict[str, Any]
+
+
+def identity_of(tid: Tid) -> bytes:
+    """What names a transaction in the undo log: as in FileStorage and RelStorage, its tid in base64."""
+    return base64.encodebytes(tid).rstrip()
+
+
+def tid_named(identity: bytes) -> Tid | None:
+    """The tid that such a name, or the tid itself, stands for; None where it is neither."""
+    try:
+        tid = identity if len(identity) == 8 else base64.decodebytes(identity)
+    except ValueError:
+        return None
+    return Tid(tid) if len(tid) == 8 else None
 
 
 def extension_of(details: Details) -> bytes | dict[str, Any]:
@@ -167,7 +182,7 @@ def _undoable(store: DirectoryStore) -> Iterator[Description]:
     for transaction in store.transactions():
         if transaction.tid <= packed:
             return
-        yield {**_description(transaction), "id": transaction.tid}
+        yield {**_description(transaction), "id": identity_of(transaction.tid)}
 
 
 def superset(specification: Mapping[str, Any] | None) -> Callable[[Description], bool] | None:

@@ -16,6 +16,7 @@ from objstore.contracts import History, PendingTransaction, Store, View
 from objstore.errors import HistoryMissingError, UndoError
 from objstore.ids import NO_TID, Oid, Tid
 from objstore.revisions import Details
+from objstore.zodb.listing import tid_named
 from objstore.zodb.resolving import Records, Resolver
 
 
@@ -103,14 +104,15 @@ class Transactions:
         """Let the vote fail where this is not current."""
         self.get(transaction).pending.check_current(Oid(oid), Tid(serial))
 
-    def undo(self, transaction: Any, tid: bytes) -> list[bytes]:
-        """Undo a transaction: the objects that this writes."""
+    def undo(self, transaction: Any, identity: bytes) -> list[bytes]:
+        """Undo a transaction that the log names so: the objects that this writes."""
         if self._store.history_mode is History.MINIMAL:
             raise HistoryMissingError("a Minimal store keeps no past; create it with history='full' to undo")
-        if len(tid) != 8:
-            raise UndoError(Tid(tid), "there is no such transaction")
+        tid = tid_named(identity)
+        if tid is None:
+            raise UndoError(Tid(identity), "there is no such transaction")
         begun = self.get(transaction)
-        oids: list[bytes] = list(begun.pending.undo(Tid(tid)))
+        oids: list[bytes] = list(begun.pending.undo(tid))
         begun.has_written |= bool(oids)
         return oids
 
