@@ -7,7 +7,9 @@ import os
 import stat
 
 import pytest
+from BTrees.OOBTree import OOBTree
 from databases import ALL, FULL, abort, commit, opened
+from persistent.wref import WeakRef
 
 import objstore
 from objstore.errors import (
@@ -22,6 +24,7 @@ from objstore.errors import (
     UsageError,
 )
 from objstore.objects import DB
+from objstore.objects.broken import stand_in
 
 pytest_plugins = ["database_fixtures"]
 
@@ -148,8 +151,6 @@ class TestReadingAndWriting:
 
     def test_many_blobs_in_a_btree(self, db):
         connection = opened(db)
-        from BTrees.OOBTree import OOBTree
-
         tree = connection.root.tree = OOBTree()
         for at in range(20):
             tree[at] = objstore.Blob(b"%d" % at)
@@ -318,6 +319,64 @@ class TestOneAtATime:
         abort(connection)
         assert content(blob) == content(opened(db).root.blob) == b"theirs"
         assert len([name for name in files_of(db) if name.endswith(".tmp")]) == 0
+
+
+class TestAmongOthers:
+    def test_a_reader_is_closed_when_others_have_changed_what_it_reads(self, db):
+        with_blob(db)
+        reader = opened(db)
+        blob = reader.root.blob
+        file = blob.open()
+        with db.transaction() as other:
+            write(other.root.blob, b"second")
+        assert file.read() == b"first"
+        reader.transaction_manager.begin()
+        assert file.closed
+        assert content(blob) == b"second"
+
+    def test_what_is_open_is_not_dropped_from_memory(self, db):
+        connection, blob = with_blob(db)
+        with blob.open() as file:
+            connection.cacheMinimize()
+            assert blob._p_changed is not None
+            with pytest.raises(BlobError):
+                blob.open("w")
+            assert file.read() == b"first"
+        connection.cacheMinimize()
+        assert blob._p_changed is None
+        assert content(blob) == b"first"
+
+    def test_a_bucket_of_blobs_is_merged(self, db):
+        connection = opened(db)
+        connection.root.tree = OOBTree({"first": objstore.Blob(b"first")})
+        commit(connection)
+        other = opened(db)
+        other.root.tree["theirs"] = objstore.Blob(b"theirs")
+        connection.root.tree["mine"] = objstore.Blob(b"mine")
+        commit(other)
+        commit(connection)
+        fresh = opened(db)
+        found = {name: content(blob) for name, blob in fresh.root.tree.items()}
+        assert found == {"first": b"first", "mine": b"mine", "theirs": b"theirs"}
+        data, _ = fresh.view.load(fresh.root.tree._p_oid)
+        assert b"cZODB.blob\nBlob\n" in data
+        assert b"objstore" not in data
+
+    def test_a_weak_reference(self, db):
+        connection, blob = with_blob(db)
+        connection.root.weak = WeakRef(blob)
+        commit(connection)
+        assert content(opened(db).root.weak()) == b"first"
+
+    def test_beside_an_object_whose_class_is_missing(self, one):
+        """Such records are written by another pickler."""
+        connection, blob = with_blob(one)
+        connection.root.other = [stand_in("gone", "Missing")(), blob]
+        commit(connection)
+        data, _ = connection.view.load(connection.root()._p_oid)
+        assert b"cgone\nMissing\n" in data
+        assert b"cZODB.blob\nBlob\n" in data
+        assert content(opened(one).root.other[1]) == b"first"
 
 
 class TestTheEndOfTransactions:

@@ -272,6 +272,26 @@ class Curious(Thing):
         return state
 
 
+def test_what_was_rolled_back_keeps_its_serial(some):
+    """It was taken for committed with the rest, so that the next change to it met a conflict with nobody."""
+    connection = opened(some)
+    connection.root.a, connection.root.b = Thing(n=0), Thing(n=0)
+    commit(connection)
+    a, b, manager = connection.root.a, connection.root.b, connection.transaction_manager
+    first = b._p_serial
+    a.n = 1
+    point = manager.savepoint()
+    b.n = 1
+    manager.savepoint()
+    point.rollback()
+    assert b.n == 0
+    commit(connection)
+    assert a._p_serial > first == b._p_serial
+    b.n = 2
+    commit(connection)
+    assert (opened(some).root.a.n, opened(some).root.b.n) == (1, 2)
+
+
 class TestTheStore:
     def test_what_was_written_is_read(self):
         store = SavepointStore(memory=10)

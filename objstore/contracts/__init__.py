@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from objstore.contracts.blobs import BlobFiles, BlobSink, BlobStore
+from objstore.contracts.blobs import BlobFiles, BlobSink, BlobStore, TemporaryFiles
 from objstore.contracts.home import (
     Finding,
     Format,
@@ -56,6 +56,7 @@ __all__ = [
     "Resolver",
     "Store",
     "StoreOptions",
+    "TemporaryFiles",
     "View",
     "WritableFile",
 ]

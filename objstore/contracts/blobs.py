@@ -1,4 +1,4 @@
-"""What the object layer knows of where blobs are kept: `BlobFiles`, and who has some, `BlobStore`.
+"""What the object layer knows of where blobs are kept: `BlobFiles`, and who has them, `BlobStore`.
 
 A store that keeps no blobs is a `contracts.Store` and no `BlobStore`.
 """
@@ -11,11 +11,10 @@ from typing import Protocol, runtime_checkable
 from objstore.ids import Oid, Tid
 
 
-class BlobFiles(Protocol):
-    """The files of a store's blobs. Paths are the store's own; `outside` gives one that the system knows.
+class TemporaryFiles(Protocol):
+    """Files for what nobody has committed. Paths are their own; `outside` gives one that the system knows.
 
-    A temporary file belongs to who made it, until it is given to `BlobSink.store_blob` or discarded; what is
-    left by a process that was killed goes when the store is recovered. May be used by any thread. Raises OSError
+    A file belongs to who made it, until it is given away or discarded. May be used by any thread. Raises OSError
     where the system refuses something.
     """
 
@@ -31,11 +30,24 @@ class BlobFiles(Protocol):
     def copied(self, path: str) -> str:
         """A temporary file with the content of another."""
 
-    def copied_committed(self, oid: Oid, tid: Tid) -> str:
-        """A temporary file with the content of a committed blob. Raises BlobMissingError, ReadOnlyError."""
-
     def open(self, path: str, mode: str) -> RawIOBase:
         """Open a temporary file: "r", "r+", or "w", which empties it."""
+
+    def outside(self, path: str) -> str:
+        """The path of a temporary file as the system knows it."""
+
+    def discard(self, path: str) -> None:
+        """Remove a temporary file, if it is there. Raises nothing."""
+
+
+class BlobFiles(TemporaryFiles, Protocol):
+    """The files of a store's blobs: temporary ones, and those that are committed.
+
+    What a process that was killed has left of the first goes when the store is recovered.
+    """
+
+    def copied_committed(self, oid: Oid, tid: Tid) -> str:
+        """A temporary file with the content of a committed blob. Raises BlobMissingError, ReadOnlyError."""
 
     def open_committed(self, oid: Oid, tid: Tid) -> RawIOBase:
         """Open the blob of a revision for reading. What is open stays readable. Raises BlobMissingError."""
@@ -46,12 +58,6 @@ class BlobFiles(Protocol):
         It stays valid for as long as the revision is kept; of a store that is open for reading only, until
         somebody flushes it. Raises BlobMissingError.
         """
-
-    def outside(self, path: str) -> str:
-        """The path of a temporary file as the system knows it."""
-
-    def discard(self, path: str) -> None:
-        """Remove a temporary file, if it is there. Raises nothing."""
 
 
 @runtime_checkable

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from persistent import Persistent
 
-from objstore.contracts import BlobFiles, BlobStore, Store, View
+from objstore.contracts import BlobFiles, BlobStore, Store, TemporaryFiles, View
 from objstore.errors import BlobError, BlobMissingError, StorageError, StorageFullError, UsageError
 from objstore.formats.pickles import BLOB_RECORD
 from objstore.ids import NO_TID, Oid, Tid
@@ -81,21 +81,9 @@ class OutsideFiles:
             raise
         return fresh
 
-    def copied_committed(self, oid: Oid, tid: Tid) -> str:
-        """Nothing is committed here."""
-        raise BlobMissingError(oid, tid=tid)
-
     def open(self, path: str, mode: str) -> RawIOBase:
         """Open a file."""
         return io.FileIO(path, f"{mode}b")
-
-    def open_committed(self, oid: Oid, tid: Tid) -> RawIOBase:
-        """Nothing is committed here."""
-        raise BlobMissingError(oid, tid=tid)
-
-    def path(self, oid: Oid, tid: Tid) -> str:
-        """Nothing is committed here."""
-        raise BlobMissingError(oid, tid=tid)
 
     def outside(self, path: str) -> str:
         """The path."""
@@ -120,7 +108,7 @@ def blob_files_of(store: Store) -> BlobFiles:
 class Working:
     """The file that a blob's uncommitted data are in. It goes when nobody has it any more."""
 
-    def __init__(self, files: BlobFiles, path: str) -> None:
+    def __init__(self, files: TemporaryFiles, path: str) -> None:
         self.files = files
         self.path = path
         self.failure: OSError | None = None
@@ -137,7 +125,7 @@ class Working:
         return self.path
 
 
-def _discard(files: BlobFiles, path: str, pid: int) -> None:
+def _discard(files: TemporaryFiles, path: str, pid: int) -> None:
     if pid == os.getpid():  # a forked child leaves its parent's alone
         files.discard(path)
 
@@ -228,8 +216,8 @@ class Blob(Persistent):
         changed the blob, BlobMissingError.
         """
         self._p_activate()
-        oid, serial = self._require_committed()
-        return self._files().path(oid, serial)
+        jar, oid, serial = self._require_committed()
+        return jar.blob_files().path(oid, serial)
 
     def opened(self) -> bool:
         """Whether it is open."""
@@ -238,7 +226,7 @@ class Blob(Persistent):
 
     # --- what is there ---
 
-    def _files(self) -> BlobFiles:
+    def _files(self) -> TemporaryFiles:
         jar = self._jar()
         return jar.blob_files() if jar is not None else _outside
 
@@ -249,22 +237,22 @@ class Blob(Persistent):
         if _open_ones(self.readers):
             raise BlobError("the blob is open for reading; close that file before it is changed")
 
-    def _require_committed(self) -> tuple[Oid, Tid]:
-        jar, oid = self._jar(), self._p_oid
-        changed = jar is None or self._p_blob_working is not None or jar.saved_blob(oid) is not None
-        if changed or self._p_serial == NO_TID:
+    def _require_committed(self) -> tuple[BlobsJar, Oid, Tid]:
+        jar, oid, serial = self._jar(), self._p_oid, self._p_serial
+        is_changed = serial == NO_TID or self._p_blob_working is not None
+        if jar is None or is_changed or jar.saved_blob(oid) is not None:
             raise BlobError("the blob has data that are not committed; commit first, or open it to read them")
-        return Oid(oid), Tid(self._p_serial)
+        return jar, Oid(oid), Tid(serial)
 
     def _committed_file(self) -> RawIOBase:
-        oid, serial = self._require_committed()
-        return self._files().open_committed(oid, serial)
+        jar, oid, serial = self._require_committed()
+        return jar.blob_files().open_committed(oid, serial)
 
     def _present(self) -> RawIOBase:
         """What it holds now, to be read."""
-        files, jar = self._files(), self._jar()
-        working = self._p_blob_working
+        jar, working = self._jar(), self._p_blob_working
         if working is None and jar is not None:
+            files = jar.blob_files()
             saved = jar.saved_blob(self._p_oid)
             if saved is not None:
                 return files.open(saved, "r")
@@ -275,10 +263,10 @@ class Blob(Persistent):
                     jar.view.load(self._p_oid)  # raises where the snapshot was given up: that is the reason then
                     raise
         if working is None:
-            working = self._p_blob_working = self._new(files)
+            working = self._p_blob_working = self._new(self._files())
         return working.files.open(working.path, "r")
 
-    def _new(self, files: BlobFiles) -> Working:
+    def _new(self, files: TemporaryFiles) -> Working:
         """The working file of a blob that was never stored."""
         if self._p_blob_given:
             raise BlobError(
@@ -295,17 +283,19 @@ class Blob(Persistent):
             working = Working(files, files.temporary())
             self._p_blob_given = False
         elif working is None:
-            working = self._copy(files)
+            working = self._copy()
         self._p_blob_working = working
         return working
 
-    def _copy(self, files: BlobFiles) -> Working:
+    def _copy(self) -> Working:
         """A working file with what it holds now."""
         jar = self._jar()
-        saved = jar.saved_blob(self._p_oid) if jar is not None else None
+        if jar is None:
+            return self._new(_outside)
+        files, saved = jar.blob_files(), jar.saved_blob(self._p_oid)
         if saved is not None:
             return Working(files, files.copied(saved))
-        if jar is None or self._p_serial == NO_TID:
+        if self._p_serial == NO_TID:
             return self._new(files)
         return Working(files, files.copied_committed(self._p_oid, self._p_serial))
 
@@ -317,7 +307,7 @@ class Blob(Persistent):
             raise BlobError("the blob is open; close it before the transaction commits, or makes a savepoint")
         files = self._files()
         try:
-            working = self._p_blob_working or self._copy(files)
+            working = self._p_blob_working or self._copy()
             if working.failure is not None:
                 raise working.failure
             if working.files is files:

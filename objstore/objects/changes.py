@@ -199,6 +199,7 @@ class Changes:
         self._disown_named()
         self._disown_created(gone)
         self._created -= gone
+        self._modified.difference_update(oid for oid in changed if oid not in store)
         self._invalidate(changed - gone)
         self._forget_registered()
 
