@@ -25,6 +25,7 @@ from objstore.collections import (
     where,
 )
 from objstore.collections.conditions import And, Condition, Or
+from objstore.collections.keys import encode
 from objstore.collections.walking import ascending, count_about, descending
 from objstore.errors import NotOneError, ScanError, UsageError
 
@@ -206,6 +207,39 @@ def test_a_compound_index_serves_its_first_parts():
         for each in people.values()
         if getattr(each, "city", None) == "Rome" and (getattr(each, "age", None) in (17, 18, 19, 40.5, 99, "old"))
     )
+
+
+@pytest.mark.parametrize("unique", [False, True])
+def test_a_compound_index_has_the_order_within_its_first_part(unique):
+    chance = random.Random(3)
+    people = Collection("name", {"place": Index(("city", "rank"), unique=unique)})
+    ranks = chance.sample([None, *range(300)], 200)
+    people.update(Person(name=str(n), city=n % 2, rank=ranks[n], other=n % 5) for n in range(200))
+    people.add(Person(name="bare", city=1))
+    for order in ("rank", "-rank"):
+        for limit in (None, 3, 150):
+            found = people.find(city=1, order=order, limit=limit, scan=False)
+            assert "along index place, within 1 of its parts, in the order of rank" in found.explain()
+            keyed = sorted((p for p in people.values() if p.city == 1 and hasattr(p, "rank")), key=by_rank)
+            expected = [*(keyed[::-1] if order == "-rank" else keyed), people["bare"]][:limit]
+            assert list(found) == expected
+        some = people.find(city=1, other=3, order=order, limit=2)
+        assert some.explain().splitlines()[1] == "check other == 3, by every object: no index has it"
+        assert [p.other for p in some] == [3, 3]
+        assert list(some) == list(people.find(city=1, other=3, order=order))[:2]
+
+
+def by_rank(person):
+    return encode(person.rank)
+
+
+def test_an_index_may_have_the_name_of_another_attribute():
+    """To a search the name means the index; to a partial index, the attribute."""
+    people = Collection("name", {"age": "born", "part": Index("nick", where=where(age=3))})
+    people.add(Person(name="a", born=3, age=1, nick="x"))
+    people.add(Person(name="b", born=1, age=3, nick="x"))
+    assert names(people.find(age=3, nick="x")) == ["a"]
+    assert names(people.find(age=3)) == ["a"]
 
 
 def test_a_compound_index_has_members_that_lack_a_part():

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from objstore.collections.conditions import Condition
-from objstore.collections.indexes import keys_reader
-from objstore.collections.keys import Key
 from objstore.collections.members import Members
+from objstore.collections.ordering import Field, Way, in_order, way_along
 from objstore.collections.planning import Plan, check, index_on, plan
-from objstore.collections.sources import Everything
-from objstore.collections.walking import ascending, descending
+from objstore.collections.walking import ascending
 from objstore.errors import NotOneError, ScanError, UsageError
 
 Order = str | Iterable[str]
@@ -20,13 +18,6 @@ Order = str | Iterable[str]
 
 _AHEAD = 64
 """How many records are read in one pass, at most."""
-
-
-class Field(NamedTuple):
-    """One of the things that a result is ordered by."""
-
-    name: str
-    backwards: bool
 
 
 class Found:
@@ -67,7 +58,8 @@ class Found:
         """The ids of the members, in order. No object is loaded but to check it. Raises as iterating does."""
         members, jar = self._find_members()
         made = self._plan(members)
-        ids = self._walk(members, made) or self._sorted(members, jar, made)
+        way = self._way(members, made)
+        ids = self._along(members, way) if way is not None else self._sorted(members, jar, made)
         end = None if self._limit is None else self._offset + self._limit
         return islice(ids, self._offset, end) if self._offset or end is not None else ids
 
@@ -107,9 +99,13 @@ class Found:
         """What looking does, a line each: which indexes it uses, and for which conditions it has none."""
         members, _ = self._find_members()
         made = plan(members, self._condition)
-        lines = made.lines()
-        if self._order:
-            lines.append(self._explain_order(members, made))
+        way = self._way(members, made)
+        if way is not None:
+            lines = way.lines()
+            if way.left is not None:
+                lines.append(check(members, way.left).line())
+        else:
+            lines = [*made.lines(), *([self._explain_sorting(members)] if self._order else [])]
         if self._limit is not None or self._offset:
             lines.append(f"skip {self._offset}, then at most {'all' if self._limit is None else self._limit}")
         return "\n".join(lines)
@@ -122,82 +118,31 @@ class Found:
         if not self._scan:
             for text in made.unserved:
                 raise ScanError(text)
-            for field in self._order:
+            for field in self._order if self._way(members, made) is None else ():
                 if index_on(members, field.name)[0] is None:
                     raise ScanError(f"the order by {field.name}")
         return made
 
     # --- in order ---
 
-    def _walk(self, members: Members, made: Plan) -> Iterator[int] | None:
-        """In the order of an index, without looking at more than is wanted; None where sorting is better."""
-        position = self._walkable(members, made)
-        if position is None:
-            return None
-        ids = self._along(members, position)
-        if self._is_everything(made):
-            return ids
-        passes = check(members, self._condition).passes
-        return (each for each in ids if each in members.by_id and passes(each))
+    def _way(self, members: Members, made: Plan) -> Way | None:
+        limit = None if self._limit is None else self._limit + self._offset
+        return way_along(members, made, self._condition, self._order, limit)
 
-    def _walkable(self, members: Members, made: Plan) -> int | None:
-        """The position of an index to walk along, if that is the shorter way."""
-        if len(self._order) != 1:
-            return None
-        position, _ = index_on(members, self._order[0].name)
-        if position is None or self._is_everything(made):
-            return position
-        if self._limit is None:
-            return None
-        about = max(made.source.estimate, 1)
-        steps = (self._limit + self._offset) * members.tally.members / about
-        return position if steps < about else None
-
-    def _is_everything(self, made: Plan) -> bool:
-        return not made.checks and isinstance(made.source, Everything)
-
-    def _along(self, members: Members, position: int) -> Iterator[int]:
-        """All ids in the order of an index, at the end those that it does not have."""
-        built = members.built[position]
-        if built is None:
-            return
-        tree = built.tree
-        keys = descending(tree) if self._order[0].backwards else ascending(tree)
-        missing = members.tally.members
-        if built.definition.unique:
-            ids: Iterator[int] = (member for key in keys if (member := tree.get(key)) is not None)
-        else:
-            ids = (key[-1] for key in keys)
-        for each in ids:
-            missing -= 1
-            yield each
-        if missing > 0:
-            entries = members.entries
-            yield from (
-                each for each in self._ids_from(members.by_id) if each in entries and not entries[each][position]
-            )
-
-    def _ids_from(self, tree: Any) -> Iterator[int]:
-        return descending(tree) if self._order and self._order[0].backwards else ascending(tree)
+    def _along(self, members: Members, way: Way) -> Iterator[int]:
+        """In the order of an index, without looking at more than is wanted."""
+        if way.left is None:
+            return way.ids(members)
+        passes = check(members, way.left).passes
+        return (each for each in way.ids(members) if each in members.by_id and passes(each))
 
     def _sorted(self, members: Members, jar: Any, made: Plan) -> Iterator[int]:
-        if not self._order and self._is_everything(made):
+        if not self._order and made.is_everything:
             return ascending(members.by_id)
-        ids = made.source.ids()
-        if not self._order:
-            return _passing(members, jar, made, ids)
-        found = list(_passing(members, jar, made, ids))
-        if self._order[0].backwards:
-            found.reverse()
-        for field in reversed(self._order):  # sorting keeps the order of what is equal
-            found = _sorted_by(members, found, field)
-        return iter(found)
+        ids = _passing(members, jar, made, made.source.ids())
+        return iter(in_order(members, list(ids), self._order)) if self._order else ids
 
-    def _explain_order(self, members: Members, made: Plan) -> str:
-        position = self._walkable(members, made)
-        if position is not None:
-            built = members.built[position]
-            return f"in the order of index {built.title if built is not None else ''}, as far as is asked for"
+    def _explain_sorting(self, members: Members) -> str:
         texts = []
         for field in self._order:
             position, _ = index_on(members, field.name)
@@ -224,37 +169,3 @@ def _passing(members: Members, jar: Any, made: Plan, ids: Iterable[int]) -> Iter
     tests = [check.passes for check in made.checks]
     found = _read_ahead(members, jar, ids)
     return (each for each, _ in found if each in members.by_id and all(test(each) for test in tests))
-
-
-def _sorted_by(members: Members, ids: list[int], field: Field) -> list[int]:
-    """Members by one field; those without it come last, whichever way."""
-    key_of = _key_reader(members, field.name)
-    keyed: list[tuple[Key, int]] = []
-    without = []
-    for each in ids:
-        key = key_of(each)
-        if key is None:
-            without.append(each)
-        else:
-            keyed.append((key, each))
-    keyed.sort(key=lambda pair: pair[0], reverse=field.backwards)
-    return [*(each for _, each in keyed), *without]
-
-
-def _key_reader(members: Members, name: str) -> Callable[[int], Key | None]:
-    position, parts = index_on(members, name)
-    if position is not None:
-        entries = members.entries
-
-        def held(member: int) -> Key | None:
-            slot = entries[member][position]
-            return slot[0] if slot else None
-
-        return held
-    read, by_id = keys_reader(parts, multiple=False), members.by_id
-
-    def of_object(member: int) -> Key | None:
-        slot = read(by_id[member])
-        return slot[0] if slot else None
-
-    return of_object

@@ -14,6 +14,7 @@ from objstore.collections.catalog import Catalog
 from objstore.collections.conditions import (
     And,
     Condition,
+    Equal,
     Has,
     Matches,
     Not,
@@ -43,12 +44,22 @@ class Check(NamedTuple):
     loads: bool
     text: str
 
+    def line(self) -> str:
+        """What it does, for people."""
+        how = "by every object: no index has it" if self.loads else "by what the indexes have"
+        return f"check {self.text}, {how}"
+
 
 class Plan(NamedTuple):
     """The ids to look at, and what is to be checked of each by looking at the object."""
 
     source: Source
     checks: list[Check]
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether there is no condition."""
+        return not self.checks and isinstance(self.source, Everything)
 
     @property
     def unserved(self) -> list[str]:
@@ -70,6 +81,20 @@ class _Option(NamedTuple):
     source: Source
     covers: frozenset[int]
     """Which of the conditions hold for all that it has, by their numbers."""
+
+
+class Scope(NamedTuple):
+    """What an index has of one value of its first parts, in the order of the next."""
+
+    built: Built
+    prefix: Key
+    left: Condition | None
+    """The other conditions, if there are any."""
+
+
+def scope(members: Members, condition: Condition, part: Part) -> Scope | None:
+    """Where an index has what a condition wants in the order of a part, if there is such a one."""
+    return _Planner(members).scope(condition, part)
 
 
 def plan(members: Members, condition: Condition) -> Plan:
@@ -194,9 +219,36 @@ class _Planner:
         if built.definition.where is None:
             return _NOTHING
         wanted = conjuncts(built.definition.where)
-        if not all(each in conditions for each in wanted):
+        if not all(each in conditions and self._is_of_attributes(each) for each in wanted):
             return None
         return frozenset(number for number, each in enumerate(conditions) if each in wanted)
+
+    def _is_of_attributes(self, condition: Condition) -> bool:
+        """Whether its names mean attributes here too: to a search, an index's name means what that is on."""
+        if isinstance(condition, Term):
+            return self._parts(condition) == (condition.name,)
+        if isinstance(condition, Not):
+            return self._is_of_attributes(condition.condition)
+        return not isinstance(condition, And | Or) or all(map(self._is_of_attributes, condition.conditions))
+
+    def scope(self, condition: Condition, part: Part) -> Scope | None:
+        """A compound index that ends with a part, and whose first parts have each one value only."""
+        conditions = conjuncts(condition)
+        pinned = {
+            self._parts(each): (number, each.test.points()[0])
+            for number, each in enumerate(conditions)
+            if isinstance(each, Term) and isinstance(each.test, Equal) and len(self._parts(each)) == 1
+        }
+        for built in self._catalog.beginning(first for (first,) in pinned):
+            *before, last = built.definition.on
+            if last == part and all((each,) in pinned for each in before):
+                implied = self._implied(built, conditions)
+                if implied is not None:
+                    prefix = tuple(value for each in before for value in pinned[each,][1])
+                    covers = implied | {pinned[each,][0] for each in before}
+                    left = tuple(each for number, each in enumerate(conditions) if number not in covers)
+                    return Scope(built, prefix, And(left) if left else None)
+        return None
 
     def _parts(self, term: Term) -> tuple[Part, ...]:
         """What a term is about. Raises UsageError for a plain test of a multi-valued index."""

@@ -25,11 +25,13 @@ def ascending(tree: Any, low: Any = None, high: Any = None) -> Iterator[Any]:
         low, exclude, size = chunk[-1], True, min(2 * size, _LARGEST_CHUNK)
 
 
-def descending(tree: Any) -> Iterator[Any]:
-    """The keys of a tree from the last to the first."""
-    high: Any = None
+def descending(tree: Any, low: Any = None, high: Any = None) -> Iterator[Any]:
+    """The keys of a tree below `high`, excluded, down to `low`, included."""
     while chunk := _last_below(tree, high):
-        yield from reversed(chunk)
+        for key in reversed(chunk):
+            if low is not None and key < low:
+                return
+            yield key
         high = chunk[0]
 
 
