@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from persistent import Persistent
@@ -133,8 +133,3 @@ def _follow(follower: Any, obj: Persistent, member: int) -> None:
     mine = [token for each, token in pairs if each is follower]
     if mine != [member]:
         set_followers(obj, (*((each, token) for each, token in pairs if each is not follower), (follower, member)))
-
-
-def all_ids(members: Members) -> Iterator[int]:
-    """The ids of all members."""
-    return ascending(members.by_id)
