@@ -240,7 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(dir=options.path) as directory:
         ours, theirs = Objects(f"{directory}/objects"), Rows(f"{directory}/rows.sqlite")
-        data, more = rows(options.count), rows(options.added, options.count)
+        data = rows(options.count)
         table = [
             (
                 f"bulk load of {options.count:,}, one commit",
@@ -249,17 +249,16 @@ def main(arguments: list[str] | None = None) -> int:
                 TARGETS["bulk"],
             )
         ]
-        put = once(lambda: ours.put(data, options.count))  # so that the tree is as full as the collection
-        put = once(lambda: ours.put(more, options.batch))
-        added = once(lambda: ours.add(more, options.batch))
-        table.append(
-            (
-                f"adding one, in commits of {options.batch}",
-                added / options.added,
-                once(lambda: theirs.add(more, options.batch)) / options.added,
-                f"{TARGETS['adding']}: {added / put:.2f} x {told(put / options.added)}",
-            )
-        )
+        ours.put(data, options.count)  # so that the tree is as full as the collection
+        at = options.count
+        for batch in (1, options.batch):
+            more = rows(options.added if batch > 1 else options.added // 10, at)
+            at += len(more)
+            put = once(lambda more=more, batch=batch: ours.put(more, batch)) / len(more)
+            added = once(lambda more=more, batch=batch: ours.add(more, batch)) / len(more)
+            theirs_added = once(lambda more=more, batch=batch: theirs.add(more, batch)) / len(more)
+            target = f"{TARGETS['adding']}: {added / put:.2f} x {told(put)}"
+            table.append((f"adding one, in commits of {batch}", added, theirs_added, target))
         ours.reopen()
         table += finding(ours, theirs, options.count)
         ours.db.close()

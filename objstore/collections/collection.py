@@ -1,6 +1,6 @@
 """A collection: persistent objects by key, with secondary indexes that follow the objects.
 
-All of it is ordinary persistent objects and BTrees:
+All of it is ordinary persistent objects and BTrees (see `trees`):
 
     by_id    LOBTree   id -> object
     entries  LOBTree   id -> what it is indexed under: for each index a tuple of keys
@@ -19,7 +19,6 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from BTrees.LOBTree import LOBTree
 from persistent import Persistent
 
 from objstore.collections import building, verifying
@@ -29,6 +28,7 @@ from objstore.collections.indexes import Index, as_index
 from objstore.collections.keys import Key, NamesMembers, bounds, decode, encode_parts
 from objstore.collections.members import Built, Members, Move
 from objstore.collections.tally import Tally
+from objstore.collections.trees import IdTree
 from objstore.collections.verifying import Misfit
 from objstore.collections.walking import ascending
 from objstore.contracts import Progress
@@ -51,8 +51,8 @@ class Collection(Persistent, NamesMembers):
         if by_key.multiple or by_key.where is not None:
             raise UsageError("every member has one key: the index of the keys is neither multi-valued nor partial")
         by_key = Index(by_key.on, unique=True, immutable=by_key.immutable)
-        self._by_id = LOBTree()
-        self._entries = LOBTree()
+        self._by_id = IdTree()
+        self._entries = IdTree()
         self._tally = Tally()
         self._built: tuple[Built | None, ...] = (Built("", by_key, by_key.new_tree()),)
         self._salt = secrets.randbits(22)  # so that the ids of two collections differ
@@ -75,13 +75,17 @@ class Collection(Persistent, NamesMembers):
         Raises UniqueError, ImmutableKeyError, KeyTypeError, IndexingError where it has no key; nothing has
         changed then.
         """
+        self._admit(obj)
+
+    def _admit(self, obj: Persistent) -> bool:
+        """As `add`; whether it was no member before."""
         if not isinstance(obj, Persistent):
             raise UsageError(f"a collection is of persistent objects, not of {type(obj).__name__}")
         pairs = followers(obj)
         known = self._id_of(obj, pairs)
         if known is not None:
             self._move([(obj, known)])
-            return
+            return False
         members = self._members
         entry = members.entry_of(obj)
         ways = members.require_fit([Move(obj, None, (), entry)])[1:] if members.is_taken(entry) else []
@@ -97,16 +101,13 @@ class Collection(Persistent, NamesMembers):
             raise
         self._by_id[member] = obj
         self._tally.change(1)
+        return True
 
     def update(self, objects: Iterable[Persistent]) -> None:
         """Take many objects in; if one cannot be taken, none is. Raises what `add` raises."""
         added: list[Persistent] = []
         try:
-            for obj in objects:
-                is_new = self._id_of(obj, followers(obj)) is None
-                self.add(obj)
-                if is_new:
-                    added.append(obj)
+            added.extend(obj for obj in objects if self._admit(obj))
         except BaseException:
             for obj in reversed(added):
                 self.remove(obj)

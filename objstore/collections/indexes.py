@@ -13,10 +13,8 @@ from collections.abc import Callable, Iterable
 from operator import attrgetter
 from typing import Any
 
-from BTrees.OLBTree import OLBTree
-from BTrees.OOBTree import OOTreeSet
-
 from objstore.collections.keys import MISSING, PLAIN, Key, encode
+from objstore.collections.trees import KeySet, KeyTree
 from objstore.errors import KeyTypeError, UsageError
 from objstore.objects.broken import is_stand_in
 
@@ -194,7 +192,7 @@ class Index:
 
     def new_tree(self) -> Any:
         """An empty tree for its keys."""
-        return OLBTree() if self.unique else OOTreeSet()
+        return KeyTree() if self.unique else KeySet()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Index) and self.__getstate__() == other.__getstate__()

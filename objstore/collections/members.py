@@ -11,12 +11,12 @@ import secrets
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from BTrees.LOBTree import LOBTree
 from persistent import Persistent
 
 from objstore.collections.indexes import Index, Slot
 from objstore.collections.keys import Key, decode, ids_in, is_whole
 from objstore.collections.tally import Tally
+from objstore.collections.trees import IdTree
 from objstore.errors import ImmutableKeyError, IndexingError, UniqueError, UsageError
 from objstore.ids import number
 
@@ -79,7 +79,7 @@ class Members:
     __slots__ = ("_readers", "built", "by_id", "catalog", "entries", "salt", "tally")
 
     def __init__(
-        self, by_id: LOBTree, entries: LOBTree, tally: Tally, built: tuple[Built | None, ...], salt: int
+        self, by_id: IdTree, entries: IdTree, tally: Tally, built: tuple[Built | None, ...], salt: int
     ) -> None:
         self.by_id = by_id
         self.entries = entries

@@ -48,6 +48,7 @@ ALWAYS = frozenset(
     copyreg.__newobj__ copyreg.__newobj_ex__ copyreg._reconstructor
     datetime.date datetime.datetime datetime.time datetime.timedelta datetime.timezone
     objstore.collections.collection.Collection objstore.collections.tally.Tally
+    objstore.collections.trees.IdTree objstore.collections.trees.KeyTree objstore.collections.trees.KeySet
     objstore.collections.members.Built objstore.collections.indexes.Index objstore.collections.indexes.Computed
     objstore.collections.conditions.Term objstore.collections.conditions.Matches
     objstore.collections.conditions.And objstore.collections.conditions.Or objstore.collections.conditions.Not
