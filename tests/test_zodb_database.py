@@ -23,12 +23,14 @@ from ZODB.FileStorage import FileStorage
 from ZODB.interfaces import IBlobStorage, IMVCCStorage, IStorage, IStorageRestoreable
 from ZODB.tests.StorageTestBase import zodb_pickle
 from ZODB.utils import p64, u64, z64
+from zodbwrappers import Plain
 from zope.interface.verify import verifyObject
 
 import objstore
 from objstore import errors
 from objstore.ids import NO_TID, ROOT, oid_from
 from objstore.zodb import DirectoryStorage
+from objstore.zodb.measuring import Measure
 from objstore.zodb.translating import translated
 
 
@@ -427,23 +429,10 @@ def count_along(pipe, path):
     db.close()
 
 
-class Shared:
-    """A wrapper that hands everything down, but provides nothing: ZODB then keeps snapshots itself."""
-
-    def __init__(self, storage):
-        self._storage = storage
-
-    def __getattr__(self, name):
-        return getattr(self._storage, name)
-
-    def __len__(self):
-        return len(self._storage)
-
-
 @pytest.mark.parametrize("wrapped", [False, True], ids=["snapshots of its own", "told of invalidations"])
 def test_two_processes_see_what_the_other_commits(tmp_path, wrapped):
     storage = DirectoryStorage(tmp_path / "store")
-    db = ZODB.DB(Shared(storage) if wrapped else storage)
+    db = ZODB.DB(Plain(storage) if wrapped else storage)
     connection = opened(db)
     connection.root()["counter"] = Length(0)
     commit(connection)
@@ -463,6 +452,120 @@ def test_two_processes_see_what_the_other_commits(tmp_path, wrapped):
         sibling.send(False)
         assert sibling.wait() == 0
     db.close()
+
+
+class Told:
+    """A wrapper as ZODB's MVCCAdapter is one: it notes what it is told."""
+
+    def __init__(self):
+        self.heard = []
+
+    def transform_record_data(self, data):
+        return data
+
+    untransform_record_data = transform_record_data
+
+    def invalidate(self, tid, oids):
+        self.heard.append((tid, list(oids)))
+
+    def invalidateCache(self):
+        self.heard.append("anything")
+
+
+class TestTelling:
+    @pytest.fixture
+    def told(self, storage):
+        told = Told()
+        storage.registerDB(told)
+        return told
+
+    def test_of_each_transaction_of_others_in_their_order(self, tmp_path, storage, told):
+        other = DirectoryStorage(tmp_path / "store")
+        expected = [stored(other, zodb_pickle(PersistentMapping())) for _ in range(3)]
+        assert told.heard == []
+        assert storage.lastTransaction() == z64
+        with pytest.raises(POSException.POSKeyError):
+            storage.load(expected[0][0])
+        storage.sync()
+        assert told.heard == [(tid, [oid]) for oid, tid in expected]
+        assert storage.lastTransaction() == expected[-1][1]
+        storage.sync()
+        storage.sync(False)
+        assert len(told.heard) == 3
+        other.close()
+
+    def test_of_what_came_before_ones_own_and_of_nothing_that_came_after(self, tmp_path, storage, told):
+        """A ZEO server asks for the last tid when it has finished a transaction, and takes it for its own."""
+        other = DirectoryStorage(tmp_path / "store")
+        before = stored(other, zodb_pickle(PersistentMapping()))
+        details = TransactionMetaData()
+        oid = storage.new_oid()
+        storage.tpc_begin(details)
+        storage.store(oid, z64, zodb_pickle(PersistentMapping()), "", details)
+        storage.tpc_vote(details)
+        heard = []
+
+        def finished(_):
+            heard.extend(told.heard)
+            told.heard.clear()
+            after.append(stored(other, zodb_pickle(PersistentMapping())))
+
+        after = []
+        tid = storage.tpc_finish(details, finished)
+        assert heard == [(before[1], [before[0]])]
+        assert storage.lastTransaction() == tid < after[0][1]
+        assert told.heard == []
+        storage.sync()
+        assert told.heard == [(after[0][1], [after[0][0]])]
+        other.close()
+
+    def test_of_anything_where_nobody_knows_any_more(self, tmp_path):
+        """In Minimal a flush forgets which transaction wrote what."""
+        storage = DirectoryStorage(tmp_path / "minimal", history="minimal", background=False)
+        told = Told()
+        storage.registerDB(told)
+        other = DirectoryStorage(tmp_path / "minimal", background=False)
+        for _ in range(2):
+            _, tid = stored(other, zodb_pickle(PersistentMapping()))
+        other._store.flush()
+        storage.sync()
+        assert told.heard == ["anything"]
+        assert storage.lastTransaction() == tid
+        other.close()
+        storage.close()
+
+    def test_a_transaction_that_writes_nothing_hides_nothing(self, tmp_path, storage, told):
+        other = DirectoryStorage(tmp_path / "store")
+        oid, tid = stored(other, zodb_pickle(PersistentMapping()))
+        details = TransactionMetaData()
+        storage.tpc_begin(details)
+        storage.tpc_vote(details)
+        assert storage.tpc_finish(details) == tid
+        assert told.heard == [(tid, [oid])]
+        other.close()
+
+
+def test_looking_takes_a_hundredth_of_the_time(storage):
+    moments = iter([0.0, 1.0, 50.0, 102.0, 103.0])
+    measure = Measure(storage._store, lambda: next(moments))
+    assert measure.objects == 0
+    stored(storage, zodb_pickle(PersistentMapping()))
+    assert measure.objects == 0
+    assert measure.objects == 1
+
+
+def test_errors_while_iterating_are_those_of_zodb(tmp_path):
+    storage = DirectoryStorage(tmp_path / "store", format="chunky")
+    oid, tid = stored(storage, zodb_pickle(PersistentMapping()))
+    storage._store.flush()
+    (transaction,) = storage.iterator()
+    for damaged in (tmp_path / "store" / "A").rglob(f"o{oid.hex()}.{tid.hex()}"):
+        damaged.write_bytes(b"damaged")
+    with pytest.raises(POSException.StorageSystemError):
+        list(transaction)
+    storage.close()
+    with pytest.raises(POSException.StorageError):
+        list(storage.iterator())
 
 
 # --- wrappers ----------------------------------------------------------------------------------------

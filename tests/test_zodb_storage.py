@@ -1,7 +1,7 @@
 """ZODB's own tests of storages, as they are installed with it, over `objstore.zodb.DirectoryStorage`.
 
-`LEFT_OUT` names those that do not apply, with the reason. What takes long runs by default over one kind of store,
-and over the others in `make test-long`.
+`LEFT_OUT` names those that do not apply, with the reason. What takes long runs by default over one kind of store
+at most, and over the others in `make test-long`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ZODB.tests import (
     testMVCCMappingStorage,
 )
 from ZODB.tests.hexstorage import HexStorage
+from zodbwrappers import Plain
 
 from objstore.zodb import DirectoryStorage
 
@@ -61,7 +62,9 @@ NOT_APPLICABLE = {
     "testblob": "the storage has no blobs",
 }
 """Whole modules of ZODB's tests of storages that are not run."""
+SLOWEST = ("test_race_external_invalidate_vs_disconnect",)
 SLOW = (
+    *SLOWEST,
     "test2StorageThreads",
     "test2ZODBThreads",
     "test4ExtStorageThread",
@@ -72,7 +75,6 @@ SLOW = (
     "testPackLotsWhileWriting",
     "testPackNowWhileWriting",
     "testPackWhileWriting",
-    "test_race_external_invalidate_vs_disconnect",
     "test_race_load_vs_external_invalidate",
     "test_race_loadopen_vs_local_invalidate",
 )
@@ -119,6 +121,13 @@ class OverTransformed(OverStore):
         return HexStorage(super().made(path, **options))
 
 
+class OverPlain(OverStore):
+    """Nobody asks for instances."""
+
+    def made(self, path, **options):
+        return Plain(super().made(path, **options))
+
+
 def kind_of(history, format, *bases, slowly):
     """The tests of some classes over a kind of store; `slowly`: those that take long as well."""
     members = {"history": history, "format": format, "__test__": True, "__module__": __name__}
@@ -126,7 +135,7 @@ def kind_of(history, format, *bases, slowly):
     for name in LEFT_OUT[history]:
         setattr(made, name, None)
     for name in SLOW:
-        if not slowly and getattr(made, name, None) is not None:
+        if (not slowly or name in SLOWEST) and getattr(made, name, None) is not None:
             setattr(made, name, slow(getattr(made, name)))
     return made
 
@@ -143,8 +152,9 @@ def slow(test):
 TestFullSegmented = kind_of("full", "segmented", OverStore, *ANY, *WITH_HISTORY, slowly=True)
 TestFullChunky = kind_of("full", "chunky", OverStore, *ANY, *WITH_HISTORY, slowly=False)
 TestMinimalSegmented = kind_of("minimal", "segmented", OverStore, *ANY, slowly=False)
-TestMinimalChunky = kind_of("minimal", "chunky", OverStore, *ANY, slowly=False)
+TestMinimalChunky = pytest.mark.long(kind_of("minimal", "chunky", OverStore, *ANY, slowly=True))
 TestTransformed = pytest.mark.long(kind_of("full", "segmented", OverTransformed, *ANY, *WITH_HISTORY, slowly=True))
+TestPlain = kind_of("full", "segmented", OverPlain, BasicStorage.BasicStorage, MTStorage.MTStorage, slowly=False)
 TestRecoverySegmented = kind_of("full", "segmented", OverTwoStores, slowly=True)
 TestRecoveryChunky = kind_of("full", "chunky", OverTwoStores, slowly=False)
 

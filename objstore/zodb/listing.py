@@ -18,6 +18,7 @@ from objstore.objects.details import decode_extension
 from objstore.revisions import Details, Revision, Transaction
 from objstore.upkeep.selection import CurrentState
 from objstore.upkeep.sorting import TidSorter
+from objstore.zodb.translating import each_in_terms_of_zodb
 
 Description = dict[str, Any]
 
@@ -57,6 +58,9 @@ class StoredTransaction(TransactionRecord):
         self._revision = revision
 
     def __iter__(self) -> Iterator[Any]:
+        return each_in_terms_of_zodb(self._records())
+
+    def _records(self) -> Iterator[Any]:
         for oid in self._oids:
             revision = self._revision(oid, Tid(self.tid))
             if revision is not None:

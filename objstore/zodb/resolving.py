@@ -42,11 +42,6 @@ class Records:
         self.wrapped = wrapper.transform_record_data
         self.unwrapped = wrapper.untransform_record_data
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether records are stored as ZODB makes them."""
-        return self.wrapped is _as_it_is
-
     def references(self, data: bytes) -> bytes | None:
         """The packed references of a stored record; None where it is not one that can be read here.
 

@@ -106,7 +106,8 @@ class Server:
             self._storage.sync()
         except ZODB.POSException.StorageError:
             logger.exception("what other processes have committed cannot be seen")
-        self._loop.call_later(INTERVAL, self._look)
+        finally:
+            self._loop.call_later(INTERVAL, self._look)
 
     def _stop(self, number: int) -> None:
         if self._stopped_by is None:

@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from threading import RLock
-from typing import Any, Self, Unpack
+from typing import Any, Unpack
 
 import ZODB.interfaces
 from zope.interface import implementer
@@ -45,7 +45,7 @@ from objstore.zodb.measuring import Measure
 from objstore.zodb.packing import pack_storage
 from objstore.zodb.resolving import Records, Resolution, Resolver
 from objstore.zodb.transactions import Transactions
-from objstore.zodb.translating import in_terms_of_zodb
+from objstore.zodb.translating import each_in_terms_of_zodb, in_terms_of_zodb
 
 
 @implementer(
@@ -73,17 +73,7 @@ class DirectoryStorage:
         location = locate(os.fspath(path), options)
         if location.database != DatabaseOptions():
             raise UsageError("a storage has no options of a database; give ZODB.DB its own")
-        self._use(opened(location.path, location.store), pack_gc)
-
-    @classmethod
-    def over(cls, store: DirectoryStore, *, pack_gc: bool = True) -> Self:
-        """A storage over a store that is open. It is closed with the storage."""
-        made = cls.__new__(cls)
-        made._use(store, pack_gc)
-        return made
-
-    def _use(self, store: DirectoryStore, pack_gc: bool) -> None:
-        self._store = store
+        self._store = store = opened(location.path, location.store)
         self._pack_gc = pack_gc
         self._records = Records()
         self._resolver = Resolver(self._records, self._resolve)
@@ -111,12 +101,15 @@ class DirectoryStorage:
     def supportsUndo(self) -> bool:
         return self._store.history_mode is History.FULL
 
+    @in_terms_of_zodb
     def __len__(self) -> int:
         return self._measure.objects
 
+    @in_terms_of_zodb
     def getSize(self) -> int:
         return self._measure.size
 
+    @in_terms_of_zodb
     def lastTransaction(self) -> bytes:
         return self._following.told
 
@@ -157,22 +150,25 @@ class DirectoryStorage:
         return history(self._store, Oid(oid), size)
 
     def iterator(self, start: bytes | None = None, stop: bytes | None = None) -> Iterator[StoredTransaction]:
-        return iterate(self._store, start, stop)
+        return each_in_terms_of_zodb(iterate(self._store, start, stop))
 
     @in_terms_of_zodb
     def record_iternext(self, next: bytes | None = None) -> tuple[bytes, bytes, bytes, bytes | None]:
         return self._measure.record_after(next, self.load)
 
+    @in_terms_of_zodb
     def undoLog(
         self, first: int = 0, last: int = -20, filter: Callable[[Description], object] | None = None
     ) -> list[Description]:
         return undo_log(self._store, first, last, filter)
 
+    @in_terms_of_zodb
     def undoInfo(
         self, first: int = 0, last: int = -20, specification: Mapping[str, Any] | None = None
     ) -> list[Description]:
         return undo_log(self._store, first, last, superset(specification))
 
+    @in_terms_of_zodb
     def lastInvalidations(self, size: int) -> list[tuple[bytes, list[bytes]]]:
         """What the newest transactions have changed, `size` of them at most, the oldest first."""
         return newest_changes(self._store, size)

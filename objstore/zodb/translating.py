@@ -6,7 +6,7 @@ error of ours is the cause of each, with all that it has to say.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -49,6 +49,14 @@ def in_terms_of_zodb(function: Callable[P, R]) -> Callable[P, R]:
             raise translated(error) from error
 
     return translating
+
+
+def each_in_terms_of_zodb(items: Iterator[R]) -> Iterator[R]:
+    """The same items, with the errors of ours translated that getting them raises."""
+    try:
+        yield from items
+    except ObjstoreError as error:
+        raise translated(error) from error
 
 
 def translated(error: ObjstoreError) -> Exception:
