@@ -305,6 +305,28 @@ class TestSnapshots:
         again = opened(db)
         assert again.root()["a"] == 2
 
+    def test_one_that_is_used_between_transactions_is_not_moved_on(self, storage, db):
+        connection = opened(db)
+        connection.root()["things"] = [PersistentMapping(at=at) for at in range(2)]
+        commit(connection)
+        manager = transaction.TransactionManager(explicit=True)
+        manager.begin()
+        other = db.open(manager)
+        first, second = other.root()["things"]
+        assert first["at"] == 0
+        manager.commit()
+        assert other._storage._waits
+        second._p_activate()
+        connection.root()["things"][0]["at"] = 5
+        commit(connection)
+        storage._instances.refresh()
+        second._p_invalidate()
+        assert (first["at"], second["at"]) == (0, 1)
+        manager.begin()
+        assert first["at"] == 5
+        manager.abort()
+        other.close()
+
     def test_a_connection_that_was_dropped_holds_nothing_back(self, storage):
         instance = storage.new_instance()
         stored(storage, zodb_pickle(PersistentMapping()), z64)

@@ -110,6 +110,8 @@ class Instance:
 
     def load(self, oid: bytes, version: str = "") -> tuple[bytes, bytes]:  # noqa: ARG002
         """The record that this snapshot shows, and its serial."""
+        if self._waits:
+            self._stay()
         try:
             found = self._prefetched.take(Oid(oid)) if self._prefetched else None
             data, serial = found or self.view.load(Oid(oid))
@@ -163,6 +165,11 @@ class Instance:
         with self._lock:
             if self._waits:
                 self._advance()
+
+    def _stay(self) -> None:
+        """It is used between transactions: not to be moved on any more."""
+        with self._lock:
+            self._waits = False
 
     def new_instance(self) -> Instance:
         found: Instance = self._storage.new_instance()

@@ -71,10 +71,15 @@ class Resolver:
                 conflict.oid, conflict.committed_serial, conflict.serial, conflict.new, conflict.committed
             )
         except ZodbConflictError as error:
-            name = error.class_name
-            cause = UnresolvedError(conflict.new)
-            raise ConflictError(conflict.oid, conflict.serial, conflict.committed_serial, name) from cause
-        return data, self._records.references(data) or b""
+            raise _refusal(conflict, error.class_name) from UnresolvedError(conflict.new)
+        references = self._records.references(data)
+        if references is None:  # that it refers to nothing must not be said of it
+            raise _refusal(conflict, None) from UnresolvedError(conflict.new)
+        return data, references
+
+
+def _refusal(conflict: Conflict, class_name: str | None) -> ConflictError:
+    return ConflictError(conflict.oid, conflict.serial, conflict.committed_serial, class_name)
 
 
 class Resolution:
