@@ -20,6 +20,8 @@ from typing import Final
 LARGEST: Final = 2**16
 """Longer records are left to `walking`: the expression needs memory for each opcode."""
 
+_STOP: Final = (b"", b".")
+"""What is found where a pickle ends."""
 _PUT: Final = rb"(?:q.)?+"
 _GLOBAL: Final = rb"c[^\n]*+\n[^\n]*+\n"
 _REST: Final = rb"%b(?:h.|j..\0\0|%b%b)\x86%bQ" % (_PUT, _GLOBAL, _PUT, _PUT)
@@ -61,9 +63,10 @@ def scanned(data: bytes) -> bytes | None:
     if len(data) > LARGEST or not data.startswith(b"\x80"):
         return None
     found = _found()(data)
-    if len(found) == 2:  # most often both pickles end, and there is no reference
-        return b"" if found[0][1] == b"." == found[1][1] else None
-    oids, ends = zip(*found, strict=True)
-    if not ends[-1] or b"".join(ends) != b"..":
+    if (
+        found[-1] != _STOP or found.count(_STOP) != 2
+    ):  # what is not known comes last, because it takes all the rest
         return None
-    return b"".join(dict.fromkeys(oids))
+    oids = dict(found)  # in order, each once
+    del oids[b""]
+    return b"".join(oids)
