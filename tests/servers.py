@@ -10,12 +10,14 @@ import atexit
 import itertools
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from functools import cache
 from glob import glob
 from pathlib import Path
@@ -25,8 +27,11 @@ BATCH = 40
 
 
 def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return held.getsockname()[1]
+    """A port that nobody listens at, and that no outgoing connection is given before a server takes it (again)."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class Zeo:
@@ -38,13 +43,17 @@ class Zeo:
         storages = "".join(
             f"<filestorage s{n}>\n  path {self.directory}/s{n}.fs\n</filestorage>\n" for n in range(count)
         )
-        configuration = Path(self.directory, "zeo.conf")
-        configuration.write_text(f"<zeo>\n  address {self.address}\n</zeo>\n{storages}")
+        self._configuration = Path(self.directory, "zeo.conf")
+        self._configuration.write_text(f"<zeo>\n  address {self.address}\n</zeo>\n{storages}")
+        self.start()
+
+    def start(self):
+        """Start the server, also after it was killed."""
         # Warnings of ours are not the server's: it is another program.
         environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-        with Path(self.directory, "log").open("wb") as log:
+        with Path(self.directory, "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ZEO.runzeo", "-C", str(configuration)],
+                [sys.executable, "-m", "ZEO.runzeo", "-C", str(self._configuration)],
                 stdout=log,
                 stderr=log,
                 env=environment,
@@ -115,9 +124,9 @@ def why_no_postgresql():
 
 
 class PostgreSQL:
-    """A PostgreSQL server over loopback, with a data directory of its own. Nothing of it is synced."""
+    """A PostgreSQL server over loopback, with a data directory of its own. Nothing is synced, unless `durable`."""
 
-    def __init__(self):
+    def __init__(self, *, durable=False):
         self._prefix, user = unprivileged()
         self.directory = tempfile.mkdtemp(prefix="objstore-postgresql-")
         if user is not None:
@@ -128,8 +137,10 @@ class PostgreSQL:
         self._run("initdb", "-D", data, "-U", "objstore", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
         settings = (
             f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.directory} "
-            "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=200"
+            "-c max_connections=200"
         )
+        if not durable:
+            settings += " -c fsync=off -c synchronous_commit=off -c full_page_writes=off"
         self._run("pg_ctl", "-D", data, "-w", "-t", "60", "-l", f"{self.directory}/log", "-o", settings, "start")
 
     def _run(self, program, *arguments):
@@ -169,6 +180,12 @@ class PostgreSQL:
                 cursor.execute(statement)
         finally:
             connection.close()
+
+    def hang_up(self, database):
+        """End all connections to a database."""
+        self._sql(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"  # noqa: S608
+        )
 
     def fresh(self, *, keep_history=True):
         """The URL of an empty database."""

@@ -16,7 +16,7 @@ from transferring import ACCOUNTS, TOTAL
 
 import objstore
 
-SECONDS = 2.0
+SECONDS = 1.5
 
 
 def start(url, seconds):

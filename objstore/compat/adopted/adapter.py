@@ -9,7 +9,7 @@ storage raises ConflictError and leaves the rest to us.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,20 +22,21 @@ from ZODB.serialize import referencesf
 class Refusal(threading.local):
     """Whether this thread lets a storage resolve conflicts by itself."""
 
-    active = False
+    _met: Callable[[], object] | None = None
 
     @contextmanager
-    def during(self) -> Iterator[None]:
-        """While inside, a storage that this thread uses resolves no conflict."""
-        self.active = True
+    def during(self, met: Callable[[], object]) -> Iterator[None]:
+        """While inside, a storage that this thread uses resolves no conflict: `met` is called where it would."""
+        self._met = met
         try:
             yield
         finally:
-            self.active = False
+            self._met = None
 
     def pass_on(self, data: bytes) -> bytes:
         """The record as it is, for a storage that may resolve; else ZODB's ConflictError."""
-        if self.active:
+        if self._met is not None:
+            self._met()
             raise ConflictError("objstore resolves this conflict")
         return data
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ZODB import POSException
@@ -90,7 +90,10 @@ class AdoptedPending:
         view: AdoptedView,
         resolver: Resolver,
         refusal: Refusal,
+        *,
+        keeps_bases: bool,
     ) -> None:
+        """`keeps_bases`: what a change was made from is to be kept, because the storage forgets it."""
         self._name = reading.name
         self._reading = reading
         self._base = base
@@ -101,6 +104,8 @@ class AdoptedPending:
         self._written = SavepointStore(MEMORY)
         self._reads: dict[Oid, Tid] = {}
         self._resolved: set[Oid] = set()
+        self._keeps_bases = keeps_bases
+        self._bases: dict[Oid, tuple[bytes, Tid]] = {}
         self._at_storage: StorageTransaction | None = None
         self._undo_instance: Any = None
         self._begun: Any = None
@@ -181,7 +186,7 @@ class AdoptedPending:
         for _ in range(ROUNDS):
             self._at_storage = StorageTransaction(self._name, self._view.instance, self._details)
             try:
-                with self._refusal.during(), ours(self._name):
+                with self._refusal.during(self._keep_bases), ours(self._name):
                     self._store_all(self._at_storage)
                     self._resolved |= self._at_storage.vote()
             except ConflictError as error:
@@ -231,10 +236,21 @@ class AdoptedPending:
         except POSKeyError:
             return None, NO_TID
 
+    def _keep_bases(self) -> None:
+        """A conflict was met: keep what the changes were made from, while a storage without history shows it."""
+        if self._keeps_bases:
+            for oid, written in self._written.all():
+                if oid not in self._bases and written.serial != NO_TID:
+                    with suppress(POSKeyError):
+                        self._bases[oid] = self._view.load(oid)
+
     def _based_on(self, oid: Oid, serial: Tid) -> bytes | None:
         """The record that a change was made from; None where the storage has it no more."""
         if serial == NO_TID:
             return None
+        data, kept = self._bases.get(oid, (b"", NO_TID))
+        if kept == serial:
+            return data
         try:
             return self._reading.record(oid, serial)
         except POSKeyError:

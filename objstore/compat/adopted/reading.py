@@ -127,6 +127,9 @@ class Reading:
                 except ZODBKeyError as error:
                     raise POSKeyError(oid) from error
             tids = [Tid(entry["tid"]) for entry in entries]
+            if not tids:  # RelStorage passes over what was packed, be it current
+                yield self._only(oid)
+                return
             for entry, tid, previous in zip(
                 entries[seen:page], tids[seen:], [*tids[seen + 1 :], NO_TID], strict=False
             ):
@@ -134,6 +137,17 @@ class Reading:
             if len(entries) <= page:
                 return
             page, seen = page * 2, page
+
+    def _only(self, oid: Oid) -> RevisionSummary:
+        """The current revision of an object that has no other."""
+        with self.newest() as storage:
+            try:
+                found = storage.loadBefore(oid, maxtid)
+            except ZODBKeyError:
+                found = None
+        if not found:
+            raise POSKeyError(oid)
+        return RevisionSummary(oid, Tid(found[1]), NO_TID, len(found[0]), False, None)
 
     def _summary(self, oid: Oid, tid: Tid, previous: Tid, size: int | None) -> RevisionSummary:
         deleted = False

@@ -136,7 +136,15 @@ class AdoptedStore:
         if not isinstance(view, AdoptedView):
             raise UsageError("a transaction begins on a view of the same store")
         self._require_bearable(details)
-        return AdoptedPending(self._reading, self._base, details, view, resolver, self._refusal)
+        return AdoptedPending(
+            self._reading,
+            self._base,
+            details,
+            view,
+            resolver,
+            self._refusal,
+            keeps_bases=not self._undoes,
+        )
 
     def restore(self, tid: Tid, details: Details) -> AdoptedRestoration:
         """Begin to write a transaction that was committed elsewhere, under the tid that it has there.
