@@ -53,7 +53,7 @@ def collection():
     )
 
 
-class Session:
+class Side:
     """One connection, and what it should see."""
 
     def __init__(self, db):
@@ -86,28 +86,28 @@ class Collections(RuleBasedStateMachine):
     def open(self):
         self.db = objstore.memory(history=self.kind)
         self.committed = {}
-        self.sessions = [Session(self.db) for _ in range(2)]
-        first = self.sessions[0]
+        self.sides = [Side(self.db) for _ in range(2)]
+        first = self.sides[0]
         first.connection.root.people = collection()
         first.manager.commit()
         self.versions = {}
         self.count = 0
-        for session in self.sessions:
-            session.manager.begin()
-            session.begin(self.committed)
-            session.seen = dict(self.versions)
+        for side in self.sides:
+            side.manager.begin()
+            side.begin(self.committed)
+            side.seen = dict(self.versions)
 
     def teardown(self):
         if hasattr(self, "db"):
-            for session in self.sessions:
-                session.manager.abort()
-                session.connection.close()
+            for side in self.sides:
+                side.manager.abort()
+                side.connection.close()
             self.db.close()
 
-    def person(self, session, number):
-        """The object of somebody who is a member in this session."""
-        name = session.indexed[number]["name"]
-        return session.collection[name]
+    def person(self, side, number):
+        """The object of somebody who is a member in this side."""
+        name = side.indexed[number]["name"]
+        return side.collection[name]
 
     def taken(self, state, number, attributes):
         """Whether somebody else has what must be unique."""
@@ -118,193 +118,191 @@ class Collections(RuleBasedStateMachine):
             if name in attributes and name in theirs
         )
 
-    def settle(self, session):
+    def settle(self, side):
         """The indexes follow."""
-        session.indexed = copy.deepcopy(session.people)
+        side.indexed = copy.deepcopy(side.people)
 
     # --- what is done ---
 
     @rule(who=WHO, name=KEYS, attributes=ATTRIBUTES)
     def add(self, who, name, attributes):
-        session = self.sessions[who]
+        side = self.sides[who]
         number = self.count + 1
         person = {"name": name, "number": number, **attributes}
-        before = copy.deepcopy(session.people), copy.deepcopy(session.indexed)
+        before = copy.deepcopy(side.people), copy.deepcopy(side.indexed)
         try:
-            session.collection.add(Person(**person))
+            side.collection.add(Person(**person))
         except UniqueError:
             assert self.taken(before[0], number, person) or self.taken(before[1], number, person)
             return
         staying = {other: theirs for other, theirs in before[0].items() if theirs == before[1][other]}
         assert not self.taken(staying, number, person)
         # Who stood in the way, and had changed already, was moved on.
-        for other, theirs in session.indexed.items():
+        for other, theirs in side.indexed.items():
             if self.taken({other: theirs}, number, person):
-                session.indexed[other] = copy.deepcopy(session.people[other])
-                self.follow_ways(session)
+                side.indexed[other] = copy.deepcopy(side.people[other])
+                self.follow_ways(side)
         self.count = number
-        session.people[number] = person
-        session.indexed[number] = copy.deepcopy(person)
-        session.touched.add(number)
+        side.people[number] = person
+        side.indexed[number] = copy.deepcopy(person)
+        side.touched.add(number)
 
-    def follow_ways(self, session):
+    def follow_ways(self, side):
         """Making way may push others, who make way too."""
         again = True
         while again:
             again = False
-            for number, person in session.indexed.items():
-                for other, theirs in session.indexed.items():
+            for number, person in side.indexed.items():
+                for other, theirs in side.indexed.items():
                     if (
                         other != number
-                        and theirs != session.people[other]
+                        and theirs != side.people[other]
                         and self.taken({other: theirs}, number, person)
                     ):
-                        session.indexed[other] = copy.deepcopy(session.people[other])
+                        side.indexed[other] = copy.deepcopy(side.people[other])
                         again = True
 
-    @precondition(lambda self: any(session.indexed for session in self.sessions))
+    @precondition(lambda self: any(side.indexed for side in self.sides))
     @rule(who=WHO, pick=st.integers(0, 99), change=CHANGES)
     def change(self, who, pick, change):
-        session = self.sessions[who]
-        if session.indexed:
-            number = sorted(session.indexed)[pick % len(session.indexed)]
-            setattr(self.person(session, number), *change)
-            session.people[number][change[0]] = change[1]
-            session.touched.add(number)
+        side = self.sides[who]
+        if side.indexed:
+            number = sorted(side.indexed)[pick % len(side.indexed)]
+            setattr(self.person(side, number), *change)
+            side.people[number][change[0]] = change[1]
+            side.touched.add(number)
 
     @rule(who=WHO, pick=st.integers(0, 99), name=KEYS)
     def rename(self, who, pick, name):
-        session = self.sessions[who]
-        if session.indexed:
-            number = sorted(session.indexed)[pick % len(session.indexed)]
-            self.person(session, number).name = name
-            session.people[number]["name"] = name
-            session.touched.add(number)
+        side = self.sides[who]
+        if side.indexed:
+            number = sorted(side.indexed)[pick % len(side.indexed)]
+            self.person(side, number).name = name
+            side.people[number]["name"] = name
+            side.touched.add(number)
 
     @rule(who=WHO, pick=st.integers(0, 99), name=st.sampled_from(["city", "age", "email", "tags"]))
     def forget(self, who, pick, name):
-        session = self.sessions[who]
-        if session.indexed:
-            number = sorted(session.indexed)[pick % len(session.indexed)]
-            if name in session.people[number]:
-                delattr(self.person(session, number), name)
-                del session.people[number][name]
-                session.touched.add(number)
+        side = self.sides[who]
+        if side.indexed:
+            number = sorted(side.indexed)[pick % len(side.indexed)]
+            if name in side.people[number]:
+                delattr(self.person(side, number), name)
+                del side.people[number][name]
+                side.touched.add(number)
 
     @rule(who=WHO, pick=st.integers(0, 99))
     def remove(self, who, pick):
-        session = self.sessions[who]
-        if session.indexed:
-            number = sorted(session.indexed)[pick % len(session.indexed)]
-            session.collection.remove(self.person(session, number))
-            del session.people[number], session.indexed[number]
-            session.touched.add(number)
+        side = self.sides[who]
+        if side.indexed:
+            number = sorted(side.indexed)[pick % len(side.indexed)]
+            side.collection.remove(self.person(side, number))
+            del side.people[number], side.indexed[number]
+            side.touched.add(number)
 
     @rule(who=WHO, pick=st.integers(0, 99))
     def reindex(self, who, pick):
-        session = self.sessions[who]
-        if session.indexed:
-            number = sorted(session.indexed)[pick % len(session.indexed)]
-            person = session.people[number]
+        side = self.sides[who]
+        if side.indexed:
+            number = sorted(side.indexed)[pick % len(side.indexed)]
+            person = side.people[number]
             try:
-                session.collection.reindex(self.person(session, number))
+                side.collection.reindex(self.person(side, number))
             except UniqueError:
-                assert self.taken(session.people, number, person) or self.taken(session.indexed, number, person)
+                assert self.taken(side.people, number, person) or self.taken(side.indexed, number, person)
             else:
-                session.indexed[number] = copy.deepcopy(person)
-                self.follow_ways(session)
+                side.indexed[number] = copy.deepcopy(person)
+                self.follow_ways(side)
 
     @rule(who=WHO)
     def rebuild(self, who):
-        session = self.sessions[who]
+        side = self.sides[who]
         try:
-            session.collection.rebuild()
+            side.collection.rebuild()
         except UniqueError:
-            assert self.clashing(session)
+            assert self.clashing(side)
         else:
-            assert not self.clashing(session)
-            self.settle(session)
-            session.touched.add("indexes")
+            assert not self.clashing(side)
+            self.settle(side)
+            side.touched.add("indexes")
 
     @rule(who=WHO)
     def renew_an_index(self, who):
-        session = self.sessions[who]
-        session.collection.drop_index("city")
-        session.collection.add_index("city", "city")
-        for number, person in session.people.items():
-            session.indexed[number].pop("city", None)
+        side = self.sides[who]
+        side.collection.drop_index("city")
+        side.collection.add_index("city", "city")
+        for number, person in side.people.items():
+            side.indexed[number].pop("city", None)
             if "city" in person:
-                session.indexed[number]["city"] = person["city"]
-        session.touched.add("indexes")
+                side.indexed[number]["city"] = person["city"]
+        side.touched.add("indexes")
         # The other indexes on the city lag behind still: all are made to follow, so that the model stays simple.
         self.savepoint(who)
 
-    def clashing(self, session):
-        return any(self.taken(session.people, number, person) for number, person in session.people.items())
+    def clashing(self, side):
+        return any(self.taken(side.people, number, person) for number, person in side.people.items())
 
     @rule(who=WHO)
     def savepoint(self, who):
-        session = self.sessions[who]
+        side = self.sides[who]
         try:
-            savepoint = session.manager.savepoint()
+            savepoint = side.manager.savepoint()
         except UniqueError:
-            assert self.clashing(session)
+            assert self.clashing(side)
             self.abort(who)
             return
-        assert not self.clashing(session)
-        self.settle(session)
-        session.marks.append((savepoint, copy.deepcopy(session.people), set(session.touched)))
+        assert not self.clashing(side)
+        self.settle(side)
+        side.marks.append((savepoint, copy.deepcopy(side.people), set(side.touched)))
 
     @rule(who=WHO, pick=st.integers(0, 9))
     def rollback(self, who, pick):
-        session = self.sessions[who]
-        if session.marks:
-            at = pick % len(session.marks)
-            savepoint, people, touched = session.marks[at]
+        side = self.sides[who]
+        if side.marks:
+            at = pick % len(side.marks)
+            savepoint, people, touched = side.marks[at]
             savepoint.rollback()
-            session.people, session.indexed = copy.deepcopy(people), copy.deepcopy(people)
-            session.touched = set(touched)
-            del session.marks[at + 1 :]
+            side.people, side.indexed = copy.deepcopy(people), copy.deepcopy(people)
+            side.touched = set(touched)
+            del side.marks[at + 1 :]
 
     @rule(who=WHO)
     def abort(self, who):
-        self.renew(self.sessions[who])
+        self.renew(self.sides[who])
 
     @rule(who=WHO)
     def minimize(self, who):
-        self.sessions[who].connection.cacheMinimize()
+        self.sides[who].connection.cacheMinimize()
 
-    def renew(self, session):
-        session.manager.abort()
-        session.manager.begin()
-        session.begin(self.committed)
-        session.seen = dict(self.versions)
+    def renew(self, side):
+        side.manager.abort()
+        side.manager.begin()
+        side.begin(self.committed)
+        side.seen = dict(self.versions)
 
     @rule(who=WHO)
     def commit(self, who):
-        session = self.sessions[who]
-        outdated = {
-            number for number in session.touched if self.versions.get(number, 0) != session.seen.get(number, 0)
-        }
+        side = self.sides[who]
+        outdated = {number for number in side.touched if self.versions.get(number, 0) != side.seen.get(number, 0)}
         try:
-            session.manager.commit()
+            side.manager.commit()
         except UniqueError:
-            assert self.clashing(session)
+            assert self.clashing(side)
         except ConflictError:
-            assert self.versions != session.seen
+            assert self.versions != side.seen
         else:
             assert not outdated
-            assert not self.clashing(session)
+            assert not self.clashing(side)
             after = {**self.committed}
-            for number in session.touched - {"indexes"}:
-                if number in session.people:
-                    after[number] = copy.deepcopy(session.people[number])
+            for number in side.touched - {"indexes"}:
+                if number in side.people:
+                    after[number] = copy.deepcopy(side.people[number])
                 else:
                     after.pop(number, None)
             self.committed = after
-            for number in session.touched:
+            for number in side.touched:
                 self.versions[number] = self.versions.get(number, 0) + 1
-        self.renew(session)
+        self.renew(side)
 
     # --- what must be so ---
 
@@ -312,25 +310,25 @@ class Collections(RuleBasedStateMachine):
     def all_is_found(self):
         if not hasattr(self, "db"):
             return
-        for session in self.sessions:
-            people, indexed = session.collection, session.indexed
+        for side in self.sides:
+            people, indexed = side.collection, side.indexed
             assert len(people) == len(indexed)
             assert list(people) == sorted(person["name"] for person in indexed.values())
-            self.same(session, people.find(city="Rome"), lambda each: each.get("city", 0) == "Rome")
-            self.same(session, people.find(city=None), lambda each: each.get("city", 0) is None)
-            self.same(session, people.find(tags=has("b")), lambda each: "b" in each.get("tags", ()))
-            self.same(session, people.find(email="x"), lambda each: each.get("email") == "x")
-            self.same(session, people.find(initial="a"), lambda each: each["name"][:1] == "a")
+            self.same(side, people.find(city="Rome"), lambda each: each.get("city", 0) == "Rome")
+            self.same(side, people.find(city=None), lambda each: each.get("city", 0) is None)
+            self.same(side, people.find(tags=has("b")), lambda each: "b" in each.get("tags", ()))
+            self.same(side, people.find(email="x"), lambda each: each.get("email") == "x")
+            self.same(side, people.find(initial="a"), lambda each: each["name"][:1] == "a")
             self.same(
-                session,
+                side,
                 people.find(city="Rome", age=at_least(2)),
                 lambda each: each.get("city") == "Rome" and each.get("age", 0) >= 2,
             )
-            if session.people == session.indexed:
+            if side.people == side.indexed:
                 assert misfits(people) == []
 
-    def same(self, session, found, holds):
-        expected = sorted(number for number, person in session.indexed.items() if holds(person))
+    def same(self, side, found, holds):
+        expected = sorted(number for number, person in side.indexed.items() if holds(person))
         assert sorted(person.number for person in found) == expected, found.explain()
 
 
