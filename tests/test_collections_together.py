@@ -70,6 +70,49 @@ def test_many_threads(tmp_path):
             assert misfits(people) == []
 
 
+def test_indexes_come_and_go_while_others_work(tmp_path):
+    """Whatever meets whatever: in the end every index has every member."""
+    with objstore.open(tmp_path / "store", flush_on_close=False) as db:
+        with db.transaction() as connection:
+            connection.root.people = collection()
+            fill(connection.root.people, 40)
+
+        def work(thread):
+            for step in range(15):
+
+                def change(connection, step=step):
+                    people = connection.root.people
+                    people.add(Person(name=f"z{step:02}{thread}", nick=f"n{step % 3}", city="Zug"))
+                    people[f"{thread * 10 + step % 10:05}"].nick = f"n{step % 2}"  # which is indexed at times
+
+                db.run(change, retries=1000)
+
+        def renew():
+            for step in range(6):
+
+                def change(connection, step=step):
+                    people = connection.root.people
+                    if step == 4:
+                        people.rebuild()
+                    elif "nick" in people.indexes:
+                        people.drop_index("nick")
+                    else:
+                        people.add_index("nick", "nick", batch=20)
+
+                db.run(change, retries=1000)
+
+        with ThreadPoolExecutor(4) as pool:
+            for done in [pool.submit(renew), *(pool.submit(work, thread) for thread in range(3))]:
+                done.result()
+        with db.transaction() as connection:
+            people = connection.root.people
+            assert len(people) == 40 + 3 * 15
+            assert misfits(people) == []
+            if "nick" not in people.indexes:
+                people.add_index("nick", "nick")
+            assert people.count(nick="n2", scan=False) == 3 * 5
+
+
 def test_several_processes(tmp_path):
     path, processes, count = str(tmp_path / "store"), 3, 15
     with objstore.open(path, flush_on_close=False) as db, db.transaction() as connection:
