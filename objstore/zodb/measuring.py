@@ -1,7 +1,7 @@
 """How many objects a storage has, how many bytes, and which: what has to be found by looking.
 
-Servers ask for both numbers after each transaction. Looking takes a time that grows with the store, so it is done
-again only when a hundred times as long has passed: for a small store that is at once.
+Servers ask for both numbers after each transaction. Looking takes a time that grows with the store, so where there
+are more than a few objects it is done again only when a hundred times as long has passed.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from threading import Lock
 
 from objstore.contracts import Filesystem
 from objstore.engine.store import DirectoryStore
-from objstore.ids import number, oid_from
+from objstore.ids import Oid, number, oid_from
 
+FEW = 100
+"""Of so many objects what was found is never taken for true any longer."""
 SHARE = 100
 """How many times as long as it took, what was found is taken for true."""
 
@@ -59,12 +61,22 @@ class Measure:
         if begun < self._until:
             return
         store = self._store
-        waiting = {summary.oid for summary in store.waiting()}
+        waiting = self._waiting()
         self._objects = sum(1 for _ in store.home.oids()) + sum(store.home.current(oid) is None for oid in waiting)
         places = (store.directory.home, store.directory.journal)
         self._bytes = sum(_bytes_below(store.filesystem, place) for place in places)
         ended = self._clock()
-        self._until = ended + SHARE * (ended - begun)
+        self._until = ended + SHARE * (ended - begun) if self._objects > FEW else 0.0
+
+    def _waiting(self) -> set[Oid]:
+        """What was written by transactions that are not flushed. Asked before the home, which has it later."""
+        found: set[Oid] = set()
+        flushed = self._store.flushed
+        for transaction in self._store.transactions():
+            if transaction.tid <= flushed:
+                break
+            found.update(transaction.oids)
+        return found
 
     def record_after(self, cookie: bytes | None, load: Load) -> tuple[bytes, bytes, bytes, bytes | None]:
         """The first current record at or after a cookie: oid, serial, data, and the cookie of the next.
@@ -73,8 +85,7 @@ class Measure:
         """
         with self._lock:
             if cookie is None or not self._oids:
-                store = self._store
-                known = {*(summary.oid for summary in store.waiting()), *store.home.oids()}
+                known = {*self._waiting(), *self._store.home.oids()}
                 self._oids = array("Q", sorted(map(number, known)))
             oids = self._oids
         at = bisect_left(oids, number(cookie)) if cookie is not None else 0
