@@ -40,6 +40,14 @@ def some(databases):
     return databases("filestorage-full")
 
 
+class OnTwo:
+    """For what hardly depends on the storage: one without snapshots of its own, and one with."""
+
+    @pytest.fixture(params=["filestorage-full", "postgresql-minimal"])
+    def db(self, request, databases):
+        return databases(request.param)
+
+
 class TestObjects(test_objects_connection.TestObjects):
     test_a_long_chain_needs_no_recursion = test_huge_and_empty_values = None  # of our code alone, and slow
 
@@ -53,7 +61,7 @@ class TestSnapshots(test_objects_connection.TestSnapshots):
     pass
 
 
-class TestAborts(test_objects_connection.TestAborts):
+class TestAborts(OnTwo, test_objects_connection.TestAborts):
     pass
 
 
@@ -61,11 +69,11 @@ class TestConflicts(test_objects_connection.TestConflicts):
     pass
 
 
-class TestTheConnection(test_objects_connection.TestTheConnection):
+class TestTheConnection(OnTwo, test_objects_connection.TestTheConnection):
     pass
 
 
-class TestTransaction(test_objects_database.TestTransaction):
+class TestTransaction(OnTwo, test_objects_database.TestTransaction):
     def test_an_extension_that_json_cannot_say(self, full):
         if not full.store.name.startswith("zeo:"):
             super().test_an_extension_that_json_cannot_say(full)
@@ -107,7 +115,7 @@ class TestUndo(test_objects_database.TestUndo):
         super().test_later_changes_are_resolved(databases("filestorage-full"))
 
 
-class TestClosing(test_objects_database.TestClosing):
+class TestClosing(OnTwo, test_objects_database.TestClosing):
     pass
 
 
@@ -115,15 +123,15 @@ class TestReferences(test_objects_resolve.TestReferences):
     pass
 
 
-class TestRefusals(test_objects_resolve.TestRefusals):
+class TestRefusals(OnTwo, test_objects_resolve.TestRefusals):
     pass
 
 
-class TestRollback(test_objects_savepoints.TestRollback):
+class TestRollback(OnTwo, test_objects_savepoints.TestRollback):
     pass
 
 
-class TestWriting(test_objects_savepoints.TestWriting):
+class TestWriting(OnTwo, test_objects_savepoints.TestWriting):
     test_many_savepoints_cost_what_was_changed = None
 
 
