@@ -21,26 +21,28 @@ PYTHON2 = (
 """Records as Python 2 has written them, protocols 1 and 2: with `str` that is no text."""
 
 
-def make(path, *, objects=40, transactions=50, seed=1):
+def make(path, *, objects=40, transactions=50, undo_every=10, seed=1):
     """A file with a tree of objects, changes, undos, an undone creation and its undo, and metadata."""
     rng = random.Random(seed)
     storage = FileStorage(str(path))
     db = ZODB.DB(storage)
     try:
-        _history(db, rng, objects, transactions)
+        _history(db, rng, objects, transactions, undo_every)
         _python2(storage)
     finally:
         db.close()
     return path
 
 
-def _history(db, rng, objects, transactions):
+def _history(db, rng, objects, transactions, undo_every):
     manager = transaction.TransactionManager()
     connection = db.open(manager)
     root = connection.root()
     root["tree"] = tree = OOBTree()
     for number in range(objects):
         tree[f"{number:06}"] = PersistentMapping(number=number)
+        if number % 1000 == 999:  # FileStorage looks for what an undo copied from one end of a transaction
+            manager.commit()
     root["gone"] = PersistentMapping(soon=True)
     _commit(manager, "first", "jürgen", {"nested": {"a": [1, 2]}, "moment": datetime(2020, 1, 2)})
     for number in range(transactions):
@@ -51,7 +53,7 @@ def _history(db, rng, objects, transactions):
         if number % 11 == 5:
             root.pop("gone", None)
         _commit(manager, f"change {number}", "", {"number": number} if number % 3 else {})
-        if number % 10 == 9:
+        if number % undo_every == undo_every - 1:
             undone = db.undoInfo(0, rng.randrange(1, 3))
             db.undoMultiple([each["id"] for each in undone], manager.get())
             _commit(manager, f"undone {number}")

@@ -414,8 +414,8 @@ class TestCommands:
 
 @pytest.mark.long
 def test_a_large_history(tmp_path):
-    """100,000 objects, and more revisions."""
-    source = datafs.make(tmp_path / "Data.fs", objects=100_000, transactions=20_000)
+    """100,000 objects, and more revisions. Undos are few: FileStorage takes long to restore one."""
+    source = datafs.make(tmp_path / "Data.fs", objects=100_000, transactions=20_000, undo_every=500)
     moved(source, tmp_path / "store")
     moved(tmp_path / "store", tmp_path / "back.fs")
     assert datafs.content(tmp_path / "back.fs") == datafs.content(source)
