@@ -198,17 +198,28 @@ class PostgreSQL:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
+_running = []
+
+
+def stop_all():
+    """Stop the servers of this run. pytest calls it at the end of a session: the processes that xdist starts end
+    without calling what `atexit` was given."""
+    while _running:
+        _running.pop().stop()
+
+
+atexit.register(stop_all)
+
+
 @cache
 def zeos():
     """The ZEO servers of this run."""
-    found = Zeos()
-    atexit.register(found.stop)
-    return found
+    _running.append(Zeos())
+    return _running[-1]
 
 
 @cache
 def postgresql():
     """The PostgreSQL server of this run."""
-    server = PostgreSQL()
-    atexit.register(server.stop)
-    return server
+    _running.append(PostgreSQL())
+    return _running[-1]

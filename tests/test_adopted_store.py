@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -433,10 +433,11 @@ class TestAbilities:
 
 class TestServersThatGoAway:
     def test_a_zeo(self):
-        server = Zeo(1)
-        url = server.url().replace("wait_timeout=20", "wait_timeout=2")
-        db = objstore.open(url)
-        try:
+        with ExitStack() as stack:
+            server = Zeo(1)
+            stack.callback(server.stop)
+            db = objstore.open(server.url().replace("wait_timeout=20", "wait_timeout=2"))
+            stack.callback(db.close)
             connection = opened(db)
             connection.root()["a"] = 1
             commit(connection)
@@ -451,9 +452,6 @@ class TestServersThatGoAway:
             connection.sync()
             assert dict(connection.root()) == {"a": 1, "b": 3}
             connection.close()
-        finally:
-            db.close()
-            server.stop()
 
     def test_a_postgresql_that_hangs_up(self):
         if why_no_postgresql():
