@@ -23,6 +23,7 @@ from objstore.upkeep.check import check
 pytest_plugins = ["database_fixtures"]
 
 KINDS = [kind for kind in ALL if not kind.startswith("model")]
+"""A store for each format and history mode, and those in memory."""
 
 
 @pytest.fixture(params=KINDS)
@@ -254,8 +255,15 @@ class TestChecking:
 
 
 class TestCopying:
-    @pytest.mark.parametrize("kind", ["segmented-full", "flat-minimal", "memory-full"])
-    @pytest.mark.parametrize(("history", "format"), COMBINATIONS)
+    @pytest.mark.parametrize(
+        ("kind", "history", "format"),
+        [
+            *(("memory-full", *each) for each in COMBINATIONS),
+            ("segmented-full", History.FULL, Format.SEGMENTED),
+            ("segmented-minimal", History.FULL, Format.LAWN),
+            ("flat-minimal", History.MINIMAL, Format.SEGMENTED),
+        ],
+    )
     def test_into_any_other(self, databases, tmp_path, kind, history, format):
         db = databases(kind)
         connection, blob = with_blob(db)
