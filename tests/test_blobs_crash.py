@@ -21,7 +21,7 @@ every_store = pytest.mark.parametrize(
 every_depth = pytest.mark.parametrize(
     "depth",
     [
-        pytest.param(Depth(limit=5, every=8), id="some"),
+        pytest.param(Depth(limit=3, every=10), id="some"),
         pytest.param(Depth(limit=30, every=1), id="many", marks=pytest.mark.long),
     ],
 )

@@ -22,7 +22,7 @@ from objstore.ids import NO_TID, Oid, Tid, oid_from
 from objstore.machine.memory import MemoryFilesystem
 from objstore.revisions import BlobFacts
 
-SOME = {(History.FULL, Format.SEGMENTED), (History.MINIMAL, Format.SEGMENTED), (History.MINIMAL, Format.FLAT)}
+SOME = {(History.FULL, Format.SEGMENTED), (History.MINIMAL, Format.FLAT)}
 every_store = pytest.mark.parametrize(
     ("history", "format"),
     [pytest.param(*each, marks=[] if each in SOME else pytest.mark.long) for each in COMBINATIONS],

@@ -156,7 +156,7 @@ def test_the_power_is_cut_at_every_operation_of_a_pack(history, format, record_p
     script = Script(history, format)
     packs(script)
     judge = Judge(script)
-    judge.sweep(script.packs[0].begun, limit=4)
+    judge.sweep(script.packs[0].begun, limit=3)
     record_property("crash states tried", judge.tried)
 
 
