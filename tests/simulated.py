@@ -270,6 +270,9 @@ class SimulatedFilesystem:
         self._announce(path)
         return self._live.outside(path)
 
+    def protect(self, path: str) -> None:
+        """Nothing that would last."""
+
     # --- reading and locking, which change nothing that lasts ---
 
     def _announce(self, path: str) -> None:

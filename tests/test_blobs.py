@@ -578,7 +578,7 @@ class TestTheStore:
         _, blob = with_blob(one)
         mask = os.umask(0)
         os.umask(mask)
-        assert stat.S_IMODE(os.stat(blob.committed()).st_mode) == 0o666 & ~mask
+        assert stat.S_IMODE(os.stat(blob.committed()).st_mode) == 0o444 & ~mask  # nobody may change it
 
 
 class TestHistory:

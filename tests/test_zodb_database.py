@@ -20,7 +20,7 @@ from ZODB import POSException
 from ZODB.Connection import TransactionMetaData
 from ZODB.DemoStorage import DemoStorage
 from ZODB.FileStorage import FileStorage
-from ZODB.interfaces import IBlobStorage, IMVCCStorage, IStorage, IStorageRestoreable
+from ZODB.interfaces import IBlobStorage, IBlobStorageRestoreable, IMVCCStorage, IStorage, IStorageRestoreable
 from ZODB.tests.StorageTestBase import zodb_pickle
 from ZODB.utils import p64, u64, z64
 from zodbwrappers import Plain
@@ -78,8 +78,9 @@ def test_the_interfaces_are_provided(storage):
     for each in (storage, instance):
         for interface in (IStorage, IMVCCStorage):
             verifyObject(interface, each, tentative=True)
-        assert not IBlobStorage.providedBy(each)
-    verifyObject(IStorageRestoreable, storage)
+        verifyObject(IBlobStorage, each)
+    for interface in (IStorageRestoreable, IBlobStorageRestoreable):
+        verifyObject(interface, storage)
     instance.release()
 
 
@@ -728,21 +729,6 @@ def test_transactions_of_a_file_storage_are_copied(tmp_path, storage):
         records = [sorted((r.oid, r.tid, r.data, r.data_txn) for r in each) for each in (mine, its)]
         assert records[0] == records[1]
     db.close()
-
-
-def test_blobs_are_refused(tmp_path, storage):
-    source = FileStorage(str(tmp_path / "source.fs"), blob_dir=str(tmp_path / "blobs"))
-    db = ZODB.DB(source)
-    with db.transaction() as connection:
-        connection.root()["blob"] = ZODB.blob.Blob(b"large")
-    with pytest.raises(POSException.StorageError, match="is a blob"):
-        storage.copyTransactionsFrom(source)
-    assert storage.tpc_transaction() is None
-    db.close()
-    over = ZODB.DB(storage)
-    with pytest.raises(POSException.Unsupported), over.transaction() as connection:
-        connection.root()["blob"] = ZODB.blob.Blob(b"large")
-    over.close()
 
 
 def test_current_records_are_walked_in_order(storage, db):

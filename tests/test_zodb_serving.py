@@ -16,6 +16,7 @@ import pytest
 import transaction
 import ZEO.tests
 import ZODB
+import ZODB.blob
 from BTrees.Length import Length
 from click.testing import CliRunner
 from persistent.mapping import PersistentMapping
@@ -235,3 +236,25 @@ def test_what_is_refused(path, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("text", "address"), [("localhost:0", ("localhost", 0)), ("[::1]:9100", ("::1", 9100))])
 def test_addresses(text, address):
     assert serve.parsed_address(text) == address
+
+
+def test_blobs(path, tmp_path):
+    with server(path) as address:
+        caches = [str(tmp_path / name) for name in ("cache", "other cache")]
+        with client(address, blob_dir=caches[0]) as db, client(address, blob_dir=caches[1]) as other:
+            one = opened(db)
+            one.root()["blob"] = ZODB.blob.Blob(b"x" * 200_000)
+            one.transaction_manager.commit()
+            with one.root()["blob"].open("w") as file:
+                file.write(b"second")
+            one.transaction_manager.commit()
+            knows(other, db.storage.lastTransaction())
+            two = opened(other)
+            with two.root()["blob"].open() as file:
+                assert file.read() == b"second"
+            db.undo(db.undoInfo()[0]["id"], one.transaction_manager.get())
+            one.transaction_manager.commit()
+            with one.root()["blob"].open() as file:
+                assert file.read() == b"x" * 200_000
+    with objstore.open(path) as db, db.transaction() as connection, connection.root.blob.open() as file:
+        assert file.read() == b"x" * 200_000

@@ -58,8 +58,7 @@ LEFT_OUT = {
 }
 NOT_APPLICABLE = {
     "Corruption.FileStorageCorruptTests": "it damages the index of a FileStorage; ours is in test_check_files.py",
-    "IExternalGC.test": "it stores blobs; the same without them is in test_zodb_database.py",
-    "testblob": "the storage has no blobs",
+    "IExternalGC.test, testblob": "they are run by test_zodb_blobs.py",
 }
 """Whole modules of ZODB's tests of storages that are not run."""
 SLOWEST = ("test_race_external_invalidate_vs_disconnect",)

@@ -64,8 +64,19 @@ class BlobFiles(TemporaryFiles, Protocol):
 class BlobSink(Protocol):
     """Where records with blobs go: a pending transaction, or the savepoints' store."""
 
-    def store_blob(self, oid: Oid, serial: Tid, data: bytes, references: bytes | None, path: str) -> None:
-        """Write a blob's record, as `PendingTransaction.store` does, and take over the temporary file `path`."""
+    def store_blob(
+        self,
+        oid: Oid,
+        serial: Tid,
+        data: bytes,
+        references: bytes | None,
+        path: str,
+        copied_from: Tid | None = None,
+    ) -> None:
+        """Write a blob's record, as `PendingTransaction.store` does, and take over the temporary file `path`.
+
+        `copied_from` means something in a transaction that is restored.
+        """
 
 
 @runtime_checkable

@@ -89,6 +89,9 @@ class Filesystem(Protocol):
     def outside(self, path: str) -> str:
         """A path under which the system knows the content of a file that nobody changes."""
 
+    def protect(self, path: str) -> None:
+        """Let nobody write into a file any more who only knows its path. Nothing that lasts depends on it."""
+
     def size(self, path: str) -> int:
         """The length of a file in bytes."""
 

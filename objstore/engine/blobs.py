@@ -21,7 +21,7 @@ from typing import NamedTuple, TypeVar
 from zlib import crc32
 
 from objstore.contracts import Filesystem, Format, WritableFile
-from objstore.engine.homefiles import Batch
+from objstore.engine.homefiles import Batch, remove_tree
 from objstore.engine.journal import Waiting
 from objstore.engine.lookup import Lookup
 from objstore.errors import BlobMissingError, ReadOnlyError, UsageError
@@ -74,6 +74,11 @@ class Blobs:
         self._lock = Lock()  # a leaf: guards that list
         self._sure: set[str] = set()  # directories that are durable, with all above them
 
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing is written."""
+        return self._read_only
+
     # --- temporary files ---
 
     def temporary(self) -> str:
@@ -85,15 +90,31 @@ class Blobs:
         """The path of a temporary file that is not there."""
         if self._read_only:
             raise ReadOnlyError(f"the store {self._directory.path}")
-        place = self._directory.temporary_blobs
-        if not self._filesystem.exists(place):
-            for each in (self._directory.blobs, place):
-                with contextlib.suppress(FileExistsError):
-                    self._filesystem.make_directory(each)
+        place = self._made(self._directory.temporary_blobs)
         return f"{place}/{temporary_blob_name(self._new_token())}"
 
+    def _made(self, place: str) -> str:
+        """A directory for temporary files, which is there now."""
+        if not self._filesystem.exists(place):
+            directory = self._directory
+            for each in (directory.blobs, directory.temporary_blobs, place):
+                with contextlib.suppress(FileExistsError):
+                    self._filesystem.make_directory(each)
+        return place
+
+    def zodb_directory(self) -> str:
+        """A directory, known to the system, for files that ZODB makes, and gives away by `take`.
+
+        Raises ReadOnlyError.
+        What is forgotten there goes when the store is recovered.
+        """
+        if self._read_only:
+            raise ReadOnlyError(f"the store {self._directory.path}")
+        return self._filesystem.outside(self._made(self._directory.temporary_zodb_blobs))
+
     def take(self, outside: str) -> str:
-        if os.path.realpath(outside).startswith(os.path.realpath(self._directory.path) + os.sep):
+        is_own = _is_below(outside, self._directory.path)
+        if is_own and not _is_below(outside, self._directory.temporary_zodb_blobs):
             raise UsageError(f"{outside} is a file of the store itself; copy it, and give the copy away")
         path = self.temporary()
         try:
@@ -151,6 +172,8 @@ class Blobs:
 
     def _shown(self, path: str) -> str:
         self._filesystem.size(path)  # raises where there is no such file
+        if not self._read_only:
+            self._filesystem.protect(path)
         return self._filesystem.outside(path)
 
     def _found(self, oid: Oid, tid: Tid, use: Callable[[str], T]) -> T:
@@ -237,6 +260,11 @@ class Blobs:
         return freed
 
 
+def _is_below(path: str, directory: str) -> bool:
+    """Whether a file is in a directory, whatever links lead there."""
+    return os.path.realpath(path).startswith(os.path.realpath(directory) + os.sep)
+
+
 def blob_place(directory: HomeDirectory, format: Format, oid: Oid) -> str:
     """The directory of an object's blobs."""
     below = object_directory(format, oid)
@@ -268,6 +296,7 @@ def sweep_temporaries(filesystem: Filesystem, directory: HomeDirectory) -> None:
         for entry in filesystem.entries(directory.temporary_blobs):
             if is_temporary_blob_name(entry.name) and not entry.is_directory:
                 filesystem.unlink(f"{directory.temporary_blobs}/{entry.name}")
+        remove_tree(filesystem, directory.temporary_zodb_blobs)
 
 
 def blob_files(filesystem: Filesystem, directory: HomeDirectory) -> Iterator[tuple[str, BlobName]]:

@@ -182,3 +182,17 @@ def _files(filesystem: Filesystem, path: str, newest_first: bool, deep: bool) ->
             yield from _files(filesystem, f"{path}/{entry.name}", newest_first, deep)
         elif not entry.is_directory:
             yield path, entry.name
+
+
+def remove_tree(filesystem: Filesystem, path: str) -> None:
+    """Remove a directory and all that is below, if it is there. Not durable before its parent is synced."""
+    try:
+        entries = filesystem.entries(path)
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        if entry.is_directory:
+            remove_tree(filesystem, f"{path}/{entry.name}")
+        else:
+            filesystem.unlink(f"{path}/{entry.name}")
+    filesystem.remove_directory(path)

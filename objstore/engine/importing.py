@@ -34,7 +34,7 @@ from objstore.engine.creation import (
     write_settings,
 )
 from objstore.engine.failures import storage_error
-from objstore.engine.homefiles import Batch
+from objstore.engine.homefiles import Batch, remove_tree
 from objstore.engine.homes import make_home
 from objstore.engine.marks import FLUSHED, OIDS, PACKED, Marks
 from objstore.errors import CorruptionError, OpenError
@@ -180,17 +180,3 @@ def require_place(path: str, filesystem: Filesystem) -> None:
         require_beginnings(directory, filesystem)
     except OSError as error:
         raise OpenError(path, error.strerror or str(error)) from error
-
-
-def remove_tree(filesystem: Filesystem, path: str) -> None:
-    """Remove a directory and all that is below, if it is there. Not durable before its parent is synced."""
-    try:
-        entries = filesystem.entries(path)
-    except FileNotFoundError:
-        return
-    for entry in entries:
-        if entry.is_directory:
-            remove_tree(filesystem, f"{path}/{entry.name}")
-        else:
-            filesystem.unlink(f"{path}/{entry.name}")
-    filesystem.remove_directory(path)

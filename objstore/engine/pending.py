@@ -123,10 +123,18 @@ class Pending:
                 references = pickles.references(data)
         if self._restored is not None:
             serial = self._workshop.lookup.newest(oid) or NO_TID
-            copied_from = self._source(oid, data, copied_from)
+            copied_from = self._source(oid, data, None, copied_from)
         self._write(oid, serial, data, references, copied_from)
 
-    def store_blob(self, oid: Oid, serial: Tid, data: bytes, references: bytes | None, path: str) -> None:
+    def store_blob(
+        self,
+        oid: Oid,
+        serial: Tid,
+        data: bytes,
+        references: bytes | None,
+        path: str,
+        copied_from: Tid | None = None,
+    ) -> None:
         self._require_open()
         if references is None:
             references = pickles.references(data)
@@ -135,9 +143,11 @@ class Pending:
         except OSError as error:
             self.abort()
             raise storage_error(path, error) from error
+        source = None
         if self._restored is not None:
             serial = self._workshop.lookup.newest(oid) or NO_TID
-        self._write(oid, serial, data, references, blob=(facts, path))
+            source = self._source(oid, data, facts, copied_from)
+        self._write(oid, serial, data, references, source, (facts, path))
 
     def _write(
         self,
@@ -167,12 +177,13 @@ class Pending:
             raise storage_error(self._workshop.lookup.journal.path, error) from error
         self._previous[oid] = serial
 
-    def _source(self, oid: Oid, data: bytes | None, copied_from: Tid | None) -> Tid | None:
+    def _source(self, oid: Oid, data: bytes | None, blob: BlobFacts | None, copied_from: Tid | None) -> Tid | None:
         """The tid that restored data is said to come from, if there is the same data at that tid."""
         if copied_from is None or data is None:
             return None
         source = self._workshop.lookup.revision(oid, copied_from)
-        return copied_from if source is not None and source.data == data else None
+        is_same = source is not None and source.data == data and source.blob == blob
+        return copied_from if is_same else None
 
     def _written(self, oid: Oid) -> Revision | None:
         """What is written for an object."""

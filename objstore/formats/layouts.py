@@ -11,6 +11,7 @@
       A/                                            the home
       blobs/                                        large binary values, in subdirectories as in the home
       blobs/tmp/<token>.tmp                         one that belongs to no committed transaction yet
+      blobs/tmp/zodb/                               the same where ZODB writes them, under names that it chooses
       locks/open.lock writer.lock flush.lock pack.lock claims.lock board    never unlinked
       locks/doomed                                  what packs removed while processes had the store open
       lost+found/                                   what recovery or repair set aside
@@ -84,6 +85,10 @@ class HomeDirectory(NamedTuple):
     @property
     def temporary_blobs(self) -> str:
         return f"{self.path}/blobs/tmp"
+
+    @property
+    def temporary_zodb_blobs(self) -> str:
+        return f"{self.path}/blobs/tmp/zodb"
 
     @property
     def locks(self) -> str:

@@ -126,6 +126,9 @@ class MemoryFilesystem:
                 weakref.finalize(file, _unlink, shown)
             return shown
 
+    def protect(self, path: str) -> None:
+        """Nothing: what the system knows is a copy."""
+
     def _has(self, path: str) -> bool:
         try:
             self._tree.node(path)

@@ -33,6 +33,7 @@ WriteAt = Callable[[int, memoryview, int], int]
 
 _READ = os.O_RDONLY | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 _WRITE_OVER = os.O_WRONLY | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _SURE_LENGTH = 2**20
@@ -143,6 +144,12 @@ class PosixFilesystem:
     def outside(self, path: str) -> str:
         """The path."""
         return path
+
+    def protect(self, path: str) -> None:
+        """Take away the permission to write, if the file is this user's."""
+        facts = os.stat(path)
+        if facts.st_mode & _WRITABLE and facts.st_uid == os.geteuid():
+            os.chmod(path, stat.S_IMODE(facts.st_mode) & ~_WRITABLE)
 
     def size(self, path: str) -> int:
         """The length of a file in bytes."""

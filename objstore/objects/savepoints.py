@@ -78,7 +78,15 @@ class SavepointStore:
         """Write an object's record; what it was before stays, for a rollback."""
         self._store(oid, serial, data, references, None)
 
-    def store_blob(self, oid: Oid, serial: Tid, data: bytes, references: bytes | None, path: str) -> None:
+    def store_blob(
+        self,
+        oid: Oid,
+        serial: Tid,
+        data: bytes,
+        references: bytes | None,
+        path: str,
+        copied_from: Tid | None = None,  # noqa: ARG002
+    ) -> None:
         """The same of a blob, whose data are in a temporary file of the store."""
         self._store(oid, serial, data, references, path)
 

@@ -22,6 +22,8 @@ from objstore.upkeep.byobject import divided
 from objstore.upkeep.packing import Job
 from objstore.upkeep.reachable import OidSet
 
+_LEFT = "no transaction has committed this blob; opening the store for writing removes it"
+
 
 def remove_blobs(job: Job, doomed: OidSet) -> None:
     """Remove every blob up to the limit whose revision is not kept; in a dry run, count them."""
@@ -117,11 +119,14 @@ class BlobCheck:
         place = self._store.directory.temporary_blobs
         for entry in self._entries(place):
             path = f"{place}/{entry.name}"
-            if entry.is_directory or not is_temporary_blob_name(entry.name):
+            is_zodbs = path == self._store.directory.temporary_zodb_blobs
+            if entry.is_directory and is_zodbs:
+                for each in self._entries(path) if self._store.read_only else ():
+                    yield Finding("leftover", f"{path}/{each.name}", _LEFT)
+            elif entry.is_directory or not is_temporary_blob_name(entry.name):
                 yield Finding("foreign", path, "this is no file of the store")
             elif self._store.read_only:  # else somebody may be writing it
-                message = "no transaction has committed this blob; opening the store for writing removes it"
-                yield Finding("leftover", path, message)
+                yield Finding("leftover", path, _LEFT)
 
     def _file_findings(self, place: str, name: str, upto: Tid) -> Iterator[Finding]:
         path, found = f"{place}/{name}", parse_blob_name(name)

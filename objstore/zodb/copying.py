@@ -2,35 +2,59 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from typing import Any
 
 from ZODB.blob import is_blob_record
-from ZODB.POSException import StorageError
+from ZODB.interfaces import IBlobStorage
+from ZODB.POSException import POSKeyError, StorageError
 
 
 def copy_transactions(source: Any, target: Any) -> None:
-    """Restore every transaction of a storage in another. Raises ZODB's StorageError where it holds blobs."""
+    """Restore every transaction of a storage in another, with its blobs.
+
+    Raises ZODB's StorageError where the source has records of blobs and not their files.
+    """
     transactions = source.iterator()
     try:
         for transaction in transactions:
-            _copy(transaction, target)
+            _copy(transaction, source, target)
     finally:
         if hasattr(transactions, "close"):
             transactions.close()
 
 
-def _copy(transaction: Any, target: Any) -> None:
+def _copy(transaction: Any, source: Any, target: Any) -> None:
     target.tpc_begin(transaction, transaction.tid, transaction.status)
     try:
         for record in transaction:
-            if is_blob_record(record.data):
-                raise StorageError(
-                    f"object {record.oid.hex()} is a blob, which {target.getName()} cannot hold; "
-                    "nothing after the transaction before it was copied"
-                )
-            target.restore(record.oid, record.tid, record.data, "", record.data_txn, transaction)
+            path = _blob_copy(record, source, target) if is_blob_record(record.data) else None
+            if path is None:
+                target.restore(record.oid, record.tid, record.data, "", record.data_txn, transaction)
+            else:
+                target.restoreBlob(record.oid, record.tid, record.data, path, record.data_txn, transaction)
         target.tpc_vote(transaction)
     except BaseException:
         target.tpc_abort(transaction)
         raise
     target.tpc_finish(transaction)
+
+
+def _blob_copy(record: Any, source: Any, target: Any) -> str | None:
+    """A copy of a blob's file, to be given away; None where the source has lost it."""
+    if not IBlobStorage.providedBy(source):
+        raise StorageError(
+            f"object {record.oid.hex()} is a blob, and {source.getName()} was opened without the files of its "
+            "blobs; nothing after the transaction before it was copied"
+        )
+    try:
+        found = source.loadBlob(record.oid, record.tid)
+    except POSKeyError:
+        return None
+    path: str
+    descriptor, path = tempfile.mkstemp(dir=target.temporaryDirectory())
+    os.close(descriptor)
+    shutil.copyfile(found, path)
+    return path

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from queue import Empty, SimpleQueue
 from threading import Lock
-from typing import Any
+from typing import IO, Any
 
 import ZODB.interfaces
 from zope.interface import implementer
@@ -39,6 +39,7 @@ REFRESH_AGE = 5.0
     ZODB.interfaces.IMVCCStorage,
     ZODB.interfaces.IMVCCPrefetchStorage,
     ZODB.interfaces.IMVCCAfterCompletionStorage,
+    ZODB.interfaces.IBlobStorage,
     ZODB.interfaces.IStorageUndoable,
     ZODB.interfaces.ReadVerifyingStorage,
 )
@@ -134,6 +135,16 @@ class Instance:
     def _unwrapped(self, data: bytes) -> bytes:
         return self._records.unwrapped(data) if self._transforms else data
 
+    def loadBlob(self, oid: bytes, serial: bytes) -> str:
+        return str(self._storage.loadBlob(oid, serial))
+
+    def openCommittedBlobFile(self, oid: bytes, serial: bytes, blob: Any = None) -> IO[bytes]:
+        found: IO[bytes] = self._storage.openCommittedBlobFile(oid, serial, blob)
+        return found
+
+    def temporaryDirectory(self) -> str:
+        return str(self._storage.temporaryDirectory())
+
     # --- snapshots ---
 
     @in_terms_of_zodb
@@ -200,6 +211,19 @@ class Instance:
         self._transactions.store(
             transaction, oid, serial, self._records.wrapped(data) if self._transforms else data
         )
+
+    @in_terms_of_zodb
+    def storeBlob(
+        self,
+        oid: bytes,
+        serial: bytes | None,
+        data: bytes,
+        blobfilename: str,
+        version: str,  # noqa: ARG002
+        transaction: Any,
+    ) -> None:
+        wrapped = self._records.wrapped(data) if self._transforms else data
+        self._transactions.store_blob(transaction, oid, serial, wrapped, blobfilename)
 
     @in_terms_of_zodb
     def checkCurrentSerialInTransaction(self, oid: bytes, serial: bytes, transaction: Any) -> None:

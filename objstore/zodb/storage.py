@@ -5,7 +5,7 @@ instance for each connection (`instances`), which has a snapshot of its own in t
 DemoStorage, a ZEO server, a script that copies, does so directly: then it shows what is current, and tells its
 wrapper what others commit (`following`).
 
-Blobs are no part of it yet: it does not provide `IBlobStorage`.
+Blobs are files of the store, and part of its transactions (`blobs`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from threading import RLock
-from typing import Any, Unpack
+from typing import IO, Any, Unpack
 
 import ZODB.interfaces
 from zope.interface import implementer
@@ -27,6 +27,7 @@ from objstore.ids import NO_TID, Oid, Tid
 from objstore.machine.posix import PosixFilesystem
 from objstore.objects.options import DatabaseOptions, Options, locate
 from objstore.upkeep.pack import pack
+from objstore.zodb.blobs import helper, open_committed, temporary_directory
 from objstore.zodb.copying import copy_transactions
 from objstore.zodb.following import Following
 from objstore.zodb.instances import Instance, Instances
@@ -51,7 +52,7 @@ from objstore.zodb.translating import each_in_terms_of_zodb, in_terms_of_zodb
 @implementer(
     ZODB.interfaces.IStorage,
     ZODB.interfaces.IMVCCStorage,
-    ZODB.interfaces.IStorageRestoreable,
+    ZODB.interfaces.IBlobStorageRestoreable,
     ZODB.interfaces.IStorageIteration,
     ZODB.interfaces.IStorageUndoable,
     ZODB.interfaces.IStorageCurrentRecordIteration,
@@ -81,6 +82,7 @@ class DirectoryStorage:
         self._instances = Instances(self, store, self._records, self._resolver)
         self._following = Following(store, lambda: self._instances.were_made)
         self._measure = Measure(store)
+        self._blobs = store.blobs
         self.__name__ = store.name
         self._lock = RLock()  # a DemoStorage over this one takes it for its own
 
@@ -146,6 +148,24 @@ class DirectoryStorage:
         return self.load(oid)[1]
 
     @in_terms_of_zodb
+    def loadBlob(self, oid: bytes, serial: bytes) -> str:
+        """The path of a file with a blob's data, which stays while that revision is kept. Nobody may change it."""
+        return self._blobs.path(Oid(oid), Tid(serial))
+
+    @in_terms_of_zodb
+    def openCommittedBlobFile(self, oid: bytes, serial: bytes, blob: Any = None) -> IO[bytes]:
+        return open_committed(self._blobs, Oid(oid), Tid(serial), blob)
+
+    @in_terms_of_zodb
+    def temporaryDirectory(self) -> str:
+        return temporary_directory(self._blobs)
+
+    @property
+    def fshelper(self) -> Any:
+        """What functions of ZODB ask of a storage with blobs, beside its methods."""
+        return helper(self._blobs)
+
+    @in_terms_of_zodb
     def history(self, oid: bytes, size: int = 1) -> list[Description]:
         return history(self._store, Oid(oid), size)
 
@@ -187,6 +207,32 @@ class DirectoryStorage:
     def store(self, oid: bytes, serial: bytes | None, data: bytes, version: str, transaction: Any) -> None:  # noqa: ARG002
         self._require_writable()
         self._transactions.store(transaction, oid, serial, data)
+
+    @in_terms_of_zodb
+    def storeBlob(
+        self,
+        oid: bytes,
+        serial: bytes | None,
+        data: bytes,
+        blobfilename: str,
+        version: str,  # noqa: ARG002
+        transaction: Any,
+    ) -> None:
+        self._require_writable()
+        self._transactions.store_blob(transaction, oid, serial, data, blobfilename)
+
+    @in_terms_of_zodb
+    def restoreBlob(
+        self,
+        oid: bytes,
+        serial: bytes,  # noqa: ARG002
+        data: bytes,
+        blobfilename: str,
+        prev_txn: bytes | None,
+        transaction: Any,
+    ) -> None:
+        self._require_writable()
+        self._transactions.restore_blob(transaction, oid, data, blobfilename, prev_txn)
 
     @in_terms_of_zodb
     def restore(
@@ -233,9 +279,9 @@ class DirectoryStorage:
             raise ReadOnlyError(f"the storage {self.__name__}")
 
     def copyTransactionsFrom(self, other: Any, verbose: bool = False) -> None:  # noqa: ARG002
-        """Restore every transaction of another storage, under the tids that they have there.
+        """Restore every transaction of another storage, with its blobs, under the tids that they have there.
 
-        Raises ZODB's StorageError where it holds blobs, which this storage does not.
+        Raises ZODB's StorageError where it has records of blobs, and was opened without their files.
         """
         copy_transactions(other, self)
 

@@ -6,13 +6,17 @@ they do not wait for each other before they vote.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from ZODB.POSException import StorageTransactionError
 
-from objstore.contracts import History, PendingTransaction, Store, View
+from objstore.contracts import History, View
+from objstore.engine.failures import storage_error
+from objstore.engine.pending import Pending
+from objstore.engine.store import DirectoryStore
 from objstore.errors import HistoryMissingError, UndoError
 from objstore.ids import NO_TID, Oid, Tid
 from objstore.revisions import Details
@@ -25,7 +29,7 @@ class Begun:
     """A transaction between `tpc_begin` and its end."""
 
     transaction: Any
-    pending: PendingTransaction
+    pending: Pending
     view: View | None
     """What to close at the end."""
     is_restored: bool
@@ -38,7 +42,7 @@ class Transactions:
     def __init__(
         self,
         storage: Any,
-        store: Store,
+        store: DirectoryStore,
         records: Records,
         resolver: Resolver,
         view: Callable[[], View] | None = None,
@@ -90,11 +94,48 @@ class Transactions:
         begun.pending.store(Oid(oid), Tid(serial or NO_TID), data, references, opaque=references is None)
         begun.has_written = True
 
-    def restore(self, transaction: Any, oid: bytes, data: bytes | None, copied_from: bytes | None) -> None:
-        """Write a record of a transaction from elsewhere."""
+    def store_blob(self, transaction: Any, oid: bytes, serial: bytes | None, data: bytes, filename: str) -> None:
+        """Write the record of a blob, and take over the file that has its data."""
+        self._take(self.get(transaction), oid, serial, data, filename, None)
+
+    def restore_blob(
+        self, transaction: Any, oid: bytes, data: bytes, filename: str, copied_from: bytes | None
+    ) -> None:
+        """The same for a transaction from elsewhere."""
+        self._take(self._restored(transaction), oid, None, data, filename, copied_from)
+
+    def _take(
+        self,
+        begun: Begun,
+        oid: bytes,
+        serial: bytes | None,
+        data: bytes,
+        filename: str,
+        copied_from: bytes | None,
+    ) -> None:
+        files, pending = self._store.blobs, begun.pending
+        try:
+            path = files.take(os.path.abspath(filename))
+        except OSError as error:
+            raise storage_error(filename, error) from error
+        references = self._records.references(data) or b""
+        source = Tid(copied_from) if copied_from else None
+        try:
+            pending.store_blob(Oid(oid), Tid(serial or NO_TID), data, references, path, source)
+        except BaseException:
+            files.discard(path)
+            raise
+        begun.has_written = True
+
+    def _restored(self, transaction: Any) -> Begun:
         begun = self.get(transaction)
         if not begun.is_restored:
             raise StorageTransactionError("restore needs a transaction that was begun with its tid")
+        return begun
+
+    def restore(self, transaction: Any, oid: bytes, data: bytes | None, copied_from: bytes | None) -> None:
+        """Write a record of a transaction from elsewhere."""
+        begun = self._restored(transaction)
         references = self._records.references(data) if data is not None else None
         source = Tid(copied_from) if copied_from else None
         begun.pending.store(Oid(oid), NO_TID, data, references, source, opaque=references is None)
