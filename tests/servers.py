@@ -37,11 +37,15 @@ def free_port():
 class Zeo:
     """A ZEO server process; `url` names one of its storages."""
 
-    def __init__(self, count=BATCH):
+    def __init__(self, count=BATCH, *, blobs=False):
+        """`blobs`: its storages keep some."""
+        self._numbers = itertools.count()
         self.directory = tempfile.mkdtemp(prefix="objstore-zeo-")
         self.address = f"127.0.0.1:{free_port()}"
+        where = f"  blob-dir {self.directory}/s%d.blobs\n" if blobs else ""
         storages = "".join(
-            f"<filestorage s{n}>\n  path {self.directory}/s{n}.fs\n</filestorage>\n" for n in range(count)
+            f"<filestorage s{n}>\n  path {self.directory}/s{n}.fs\n{where.replace('%d', str(n))}</filestorage>\n"
+            for n in range(count)
         )
         self._configuration = Path(self.directory, "zeo.conf")
         self._configuration.write_text(f"<zeo>\n  address {self.address}\n</zeo>\n{storages}")
@@ -62,6 +66,10 @@ class Zeo:
 
     def url(self, number=0):
         return f"zeo://{self.address}?storage=s{number}&wait_timeout=20"
+
+    def fresh(self):
+        """The URL of a storage that nobody has used."""
+        return self.url(next(self._numbers))
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)

@@ -18,9 +18,7 @@ import ZODB
 from click.testing import CliRunner
 from persistent.mapping import PersistentMapping
 from servers import postgresql, why_no_postgresql, zeos
-from ZODB.blob import Blob
 from ZODB.FileStorage import FileStorage
-from ZODB.serialize import ObjectWriter
 from ZODB.utils import p64
 
 import objstore
@@ -302,17 +300,6 @@ class TestVerifying:
             pending.finish()
             mover = Mover(there, here, current=True, since=here.last_tid())
             assert mover.run(verify=True).differences
-
-
-class TestBlobs:
-    def test_they_are_refused(self, tmp_path):
-        """Their bytes would be missing."""
-        with closing(FileStorage(str(tmp_path / "blobs.fs"))) as storage:
-            data = ObjectWriter().serialize(Blob.__new__(Blob))
-            oid = p64(1)
-            datafs.add(storage, {oid: data})
-        with pytest.raises(MissingAbilityError, match=f"object {oid.hex()}, a blob"):
-            move(tmp_path / "blobs.fs", tmp_path / "store")
 
 
 class TestServers:

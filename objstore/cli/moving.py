@@ -24,7 +24,13 @@ def _options(function: Any) -> Any:
     """What both commands take."""
     for option in (
         json_option,
-        click.option("--verify", is_flag=True, help="Compare every record and transaction afterwards."),
+        click.option("--verify", is_flag=True, help="Compare every record, blob and transaction afterwards."),
+        click.option(
+            "--blobs",
+            type=click.Path(),
+            metavar="DIRECTORY",
+            help="Where the storage of ZODB's has its blobs, or is to have them.",
+        ),
         click.option(
             "--since",
             type=parsed_tid,
@@ -57,6 +63,7 @@ def import_(
     dest: str,
     current: bool,
     since: Tid | None,
+    blobs: str | None,
     verify: bool,
     as_json: bool,
     format_: str | None,
@@ -65,18 +72,21 @@ def import_(
     """Move the data of SRC, a storage of ZODB's, into the store DEST.
 
     SRC is a FileStorage's path, or a URL: file:///Data.fs, zeo://host:port, postgresql://user@host:port/database,
-    whatever zodburi knows; or a store of objstore's. Oids, tids, records, users, descriptions and extensions are
-    the same in DEST, which is created unless it is there. Where DEST has the beginning of SRC already, because a
-    run was interrupted or SRC has gone on, only what is missing is moved. Exit codes: 0, 2 (DEST has something
-    else, or SRC has blobs), 3, 6, 7 (a difference was found, or a damaged record), 130.
+    whatever zodburi knows; or a store of objstore's. Oids, tids, records, blobs, users, descriptions and
+    extensions are the same in DEST, which is created unless it is there. Where DEST has the beginning of SRC
+    already, because a run was interrupted or SRC has gone on, only what is missing is moved. Exit codes: 0, 2
+    (DEST has something else, or there are blobs and no directory for them), 3, 6, 7 (a difference was found, or a
+    damaged record), 130.
     """
-    wanted = {"history": history, "format": format_}
-    _move(source, dest, wanted, current=current, since=since, verify=verify, as_json=as_json)
+    from_, to = {"blobs": blobs}, {"history": history, "format": format_}
+    _move(source, dest, from_, to, current=current, since=since, verify=verify, as_json=as_json)
 
 
 @click.command("export", epilog="Example: objstore export accounts Data.fs --verify")
 @_options
-def export(source: str, dest: str, current: bool, since: Tid | None, verify: bool, as_json: bool) -> None:
+def export(
+    source: str, dest: str, current: bool, since: Tid | None, blobs: str | None, verify: bool, as_json: bool
+) -> None:
     """Move the data of the store SRC into DEST, a storage of ZODB's.
 
     DEST is the path of a FileStorage, which is created unless it is there, or a URL: file:///Data.fs,
@@ -85,13 +95,14 @@ def export(source: str, dest: str, current: bool, since: Tid | None, verify: boo
     """
     if not is_foreign(dest) and not os.path.exists(dest):
         dest = f"file://{os.path.abspath(dest)}"
-    _move(source, dest, {}, current=current, since=since, verify=verify, as_json=as_json)
+    _move(source, dest, {}, {"blobs": blobs}, current=current, since=since, verify=verify, as_json=as_json)
 
 
 def _move(
     source: str,
     dest: str,
-    wanted: dict[str, str | None],
+    from_: dict[str, str | None],
+    to: dict[str, str | None],
     *,
     current: bool,
     since: Tid | None,
@@ -102,8 +113,8 @@ def _move(
         raise UsageError("the path of a store is empty")
     moving = _moving(source)
     with (
-        moving.opened_source(source) as there,
-        moving.opened_target(dest, **wanted) as target,
+        moving.opened_source(source, **from_) as there,
+        moving.opened_target(dest, **to) as target,
         ProgressLine(sys.stderr) as progress,
     ):
         mover = moving.Mover(there, target, current=current, since=since, progress=progress)
@@ -136,6 +147,9 @@ def _print_json(report: Any) -> None:
             "transactions": report.transactions,
             "revisions": report.revisions,
             "bytes": report.bytes,
+            "blobs": report.blobs,
+            "blob bytes": report.blob_bytes,
+            "missing blobs": report.missing_blobs,
             "empty": report.empty,
             "verified": report.verified,
             "differences": [str(each) for each in report.differences],
@@ -150,6 +164,11 @@ def _print(report: Any) -> None:
     if report.after != NO_TID:
         line(f"after {tid_text(report.after, '')}")
     line(f"up to {tid_text(report.upto, 'nothing: the source is empty')}")
+    if report.blobs:
+        line(f"with {count_text(report.blobs, 'blob')}: {size_text(report.blob_bytes)}")
+    if report.missing_blobs:
+        missing = count_text(report.missing_blobs, "blob")
+        line(f"{missing} missing in {report.source}: only their records were moved")
     if report.empty:
         line(f"left out {count_text(report.empty, 'transaction')} without any record")
     if report.verified is not None and not report.differences:

@@ -200,6 +200,11 @@ class Blobs:
         """Where the blob of a revision stays."""
         return f"{self.place(oid)}/{blob_name(oid, tid)}"
 
+    def has_some(self) -> bool:
+        """Whether there is a committed blob."""
+        waiting = self._lookup.index.transactions()
+        return any(each.blobs for each in waiting) or any(True for _ in self.there())
+
     # --- flushing ---
 
     def keep(self, wanted: Iterable[tuple[Waiting, Collection[Oid]]]) -> None:

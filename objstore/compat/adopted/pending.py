@@ -17,6 +17,7 @@ from typing import Any
 from ZODB import POSException
 
 from objstore.compat.adopted.adapter import Refusal
+from objstore.compat.adopted.blobs import REMEDY, AdoptedBlobs
 from objstore.compat.adopted.failures import ours, undo_refusal
 from objstore.compat.adopted.reading import Reading
 from objstore.compat.adopted.records import metadata
@@ -90,10 +91,12 @@ class AdoptedPending:
         view: AdoptedView,
         resolver: Resolver,
         refusal: Refusal,
+        blobs: AdoptedBlobs | None,
         *,
         keeps_bases: bool,
     ) -> None:
-        """`keeps_bases`: what a change was made from is to be kept, because the storage forgets it."""
+        """`blobs` is None where the storage keeps none. `keeps_bases`: what a change was made from is to be kept,
+        because the storage forgets it."""
         self._name = reading.name
         self._reading = reading
         self._base = base
@@ -101,7 +104,8 @@ class AdoptedPending:
         self._view = view
         self._resolver = resolver
         self._refusal = refusal
-        self._written = SavepointStore(MEMORY)
+        self._blobs = blobs
+        self._written = SavepointStore(MEMORY, blobs.discard) if blobs is not None else SavepointStore(MEMORY)
         self._reads: dict[Oid, Tid] = {}
         self._resolved: set[Oid] = set()
         self._keeps_bases = keeps_bases
@@ -130,6 +134,20 @@ class AdoptedPending:
         if self._undo_instance is not None:
             raise MissingAbilityError(self._name, "store and undo in one transaction")
         self._written.store(oid, serial, data, references)
+
+    def store_blob(
+        self,
+        oid: Oid,
+        serial: Tid,
+        data: bytes,
+        references: bytes | None,
+        path: str,
+        copied_from: Tid | None = None,  # noqa: ARG002
+    ) -> None:
+        self._require_open()
+        if self._blobs is None:
+            raise MissingAbilityError(self._name, "keep blobs", REMEDY)
+        self._written.store_blob(oid, serial, data, references, path)
 
     def check_current(self, oid: Oid, serial: Tid) -> None:
         self._require_open()
@@ -210,7 +228,15 @@ class AdoptedPending:
             if oid not in self._written:
                 instance.checkCurrentSerialInTransaction(oid, serial, begun)
         for oid, written in self._written.all():
-            instance.store(oid, written.serial, written.data, "", begun)
+            if written.blob is None or self._blobs is None:
+                instance.store(oid, written.serial, written.data, "", begun)
+            else:  # a storage takes it at once, and removes it where its transaction is aborted
+                path = self._blobs.again(written.blob)
+                try:
+                    instance.storeBlob(oid, written.serial, written.data, path, "", begun)
+                except BaseException:
+                    self._blobs.discard(path)
+                    raise
 
     def _resolve_all(self) -> bool:
         """Merge what others have changed; whether there was anything. Raises ConflictError."""
@@ -329,13 +355,31 @@ class AdoptedRestoration:
         *,
         opaque: bool = False,  # noqa: ARG002
     ) -> None:
+        with self._restoring(oid, data, copied_from) as source:
+            self._instance.restore(oid, self._tid, data, "", source, self._begun)
+
+    def store_blob(
+        self,
+        oid: Oid,
+        serial: Tid,  # noqa: ARG002
+        data: bytes,
+        references: bytes | None,  # noqa: ARG002
+        path: str,
+        copied_from: Tid | None = None,
+    ) -> None:
+        with self._restoring(oid, data, copied_from) as source:
+            self._instance.restoreBlob(oid, self._tid, data, path, source, self._begun)
+
+    @contextmanager
+    def _restoring(self, oid: Oid, data: bytes | None, copied_from: Tid | None) -> Iterator[Tid | None]:
+        """Begin, where that was not done; then the tid that a record was copied from, if it is there."""
         self._require_open()
         with ours(self._name, oid):
             if self._begun is None:
                 self._begun = self._transaction.begin(self._tid, " ")
             if copied_from is not None and not self._has(oid, copied_from, data):
                 copied_from = None  # a FileStorage would refuse it
-            self._instance.restore(oid, self._tid, data, "", copied_from, self._begun)
+            yield copied_from
         self._oids.append(oid)
 
     def _has(self, oid: Oid, tid: Tid, data: bytes | None) -> bool:

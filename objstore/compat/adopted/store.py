@@ -21,6 +21,7 @@ from ZODB.interfaces import IMVCCStorage, IStorageRestoreable
 from ZODB.serialize import referencesf
 
 from objstore.compat.adopted.adapter import Refusal, adapted
+from objstore.compat.adopted.blobs import REMEDY, AdoptedBlobs, has_blobs
 from objstore.compat.adopted.failures import ours
 from objstore.compat.adopted.pending import AdoptedPending, AdoptedRestoration
 from objstore.compat.adopted.reading import Reading
@@ -55,6 +56,7 @@ class AdoptedStore:
             self._undoes = bool(getattr(storage, "supportsUndo", bool)())
             instance = storage.new_instance() if self._native else None
         self._reading = Reading(name, storage, instance)
+        self._blobs = AdoptedBlobs(self._reading, read_only=self._read_only) if has_blobs(storage) else None
         self._packing = Lock()  # held by the one pack of this process
         self._closed = False
 
@@ -118,6 +120,19 @@ class AdoptedStore:
         self._require_open()
         return self._reading.transactions(upto) if self._undoes else iter(())
 
+    @property
+    def keeps_blobs(self) -> bool:
+        """Whether the storage was opened such that it keeps blobs."""
+        return self._blobs is not None
+
+    @property
+    def blobs(self) -> AdoptedBlobs:
+        """The files of blobs. Raises MissingAbilityError where the storage keeps none."""
+        self._require_open()
+        if self._blobs is None:
+            raise MissingAbilityError(self._name, "keep blobs", REMEDY)
+        return self._blobs
+
     # --- writing ---
 
     def new_oid(self) -> Oid:
@@ -143,6 +158,7 @@ class AdoptedStore:
             view,
             resolver,
             self._refusal,
+            self._blobs,
             keeps_bases=not self._undoes,
         )
 

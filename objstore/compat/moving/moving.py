@@ -1,9 +1,9 @@
 """Moving transactions from one store to another, as they are.
 
-Oids, tids, records, deletions, what an undo brought back, user, description and extension are the same in the
-target. Nothing is unpickled, so what Python 2 has written is moved as well. In this order: 1. the target is empty,
-or what it has last is in the source too: else the move is refused; 2. transactions after that are committed to
-the target one by one, in the order of their tids; 3. that is repeated for what came to the source meanwhile,
+Oids, tids, records, blobs, deletions, what an undo brought back, user, description and extension are the same in
+the target. Nothing is unpickled, so what Python 2 has written is moved as well. In this order: 1. the target is
+empty, or what it has last is in the source too: else the move is refused; 2. transactions after that are committed
+to the target one by one, in the order of their tids; 3. that is repeated for what came to the source meanwhile,
 until nothing does; 4. if asked for, both are compared.
 
 A move that was interrupted goes on where it stood when it is begun anew: each transaction is in the target
@@ -15,12 +15,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from objstore.compat.moving.blobs import require_no_blob
+from objstore.compat.adopted.pending import AdoptedRestoration
+from objstore.compat.moving.blobs import BlobMover, is_blob
 from objstore.compat.moving.committing import Committer
 from objstore.compat.moving.places import AnyStore
-from objstore.compat.moving.sources import MovedTransaction, source_of
+from objstore.compat.moving.sources import MovedRecord, MovedTransaction, source_of
 from objstore.compat.moving.verifying import Difference, Verification
 from objstore.contracts import History, Progress
+from objstore.engine.pending import Pending
 from objstore.errors import UsageError
 from objstore.ids import NO_TID, Tid
 
@@ -43,6 +45,10 @@ class MoveReport:
     revisions: int
     bytes: int
     """Of the records."""
+    blobs: int
+    blob_bytes: int
+    missing_blobs: int
+    """Blobs that the source has lost. Their records were moved."""
     empty: int
     """Transactions of the source without any record, which are left out."""
     verified: int | None
@@ -72,6 +78,7 @@ class Mover:
         self._source = source_of(source)
         self._written = source_of(target)
         self._target = target
+        self._blobs = BlobMover(source, target)
         self._current = current or target.history_mode is History.MINIMAL
         self._since = since
         self._progress = progress or _silent
@@ -83,6 +90,7 @@ class Mover:
         if self._source.name == self._written.name:
             raise UsageError(f"{self._source.name} cannot be moved into itself")
         after = done = self._where_to_begin()
+        self._blobs.require_able()
         for _ in range(ROUNDS):
             upto = self._source.last_tid()
             if upto <= done:
@@ -102,6 +110,9 @@ class Mover:
             transactions=self._transactions,
             revisions=self._revisions,
             bytes=self._bytes,
+            blobs=self._blobs.moved,
+            blob_bytes=self._blobs.bytes,
+            missing_blobs=self._blobs.missing,
             empty=self._empty,
             verified=compared,
             seconds=perf_counter() - start,
@@ -138,8 +149,7 @@ class Mover:
         voted = False
         try:
             for record in moved.records:
-                require_no_blob(record, self._source.name)
-                pending.store(record.oid, NO_TID, record.data, record.references, record.copied_from)
+                self._store(pending, moved.tid, record)
                 count += 1
                 self._bytes += len(record.data or b"")
             if not count:
@@ -153,6 +163,20 @@ class Mover:
         committer.finish(pending)
         self._transactions += 1
         self._revisions += count
+
+    def _store(self, pending: Pending | AdoptedRestoration, tid: Tid, record: MovedRecord) -> None:
+        """Write a record, and its blob where there is one."""
+        oid, data, references = record.oid, record.data, record.references
+        copy = self._blobs.copied(oid, tid) if is_blob(data) else None
+        if data is None or copy is None:
+            pending.store(oid, NO_TID, data, references, record.copied_from)
+            return
+        files, path = copy
+        try:
+            pending.store_blob(oid, NO_TID, data, references, path, record.copied_from)
+        except BaseException:
+            files.discard(path)
+            raise
 
 
 def _silent(phase: str, done: int, total: int | None) -> None:

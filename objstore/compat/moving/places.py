@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from urllib.parse import urlencode
 
 from objstore.compat.adopted import AdoptedStore, open_adopted
+from objstore.compat.adopted.opening import PREFIX, file_path
 from objstore.contracts import StoreOptions
 from objstore.engine.opening import open_store
 from objstore.engine.store import DirectoryStore
@@ -23,10 +25,17 @@ AnyStore = DirectoryStore | AdoptedStore
 
 
 @contextmanager
-def opened_source(where: str) -> Iterator[AnyStore]:
-    """The store to read from. Raises OpenError and its kin, UsageError."""
-    if is_file_storage(where) and not is_foreign(where) and not os.path.exists(where):
-        raise OpenError(where, "there is no such file")
+def opened_source(where: str, *, blobs: str | None = None) -> Iterator[AnyStore]:
+    """The store to read from. `blobs` is the directory where a storage of ZODB's has them.
+
+    Raises OpenError and its kin, UsageError.
+    """
+    if blobs is not None and not os.path.isdir(blobs):
+        raise OpenError(blobs, "there is no such directory")
+    where = _with_blobs(where, blobs)
+    path = file_path(where) if is_foreign(where) else where
+    if path is not None and is_file_storage(where) and not os.path.exists(path):
+        raise OpenError(path, "there is no such file")
     store = _open(where, {"read_only": True, "create": False})
     try:
         yield store
@@ -35,11 +44,14 @@ def opened_source(where: str) -> Iterator[AnyStore]:
 
 
 @contextmanager
-def opened_target(where: str, *, history: str | None = None, format: str | None = None) -> Iterator[AnyStore]:
+def opened_target(
+    where: str, *, history: str | None = None, format: str | None = None, blobs: str | None = None
+) -> Iterator[AnyStore]:
     """The store to write to, created where there is none: of this `history` mode and `format`, if it is ours.
 
-    Raises OpenError and its kin, UsageError.
+    `blobs` is the directory where a storage of ZODB's is to have them. Raises OpenError and its kin, UsageError.
     """
+    where = _with_blobs(where, blobs)
     wanted = {name: value for name, value in (("history", history), ("format", format)) if value is not None}
     if wanted and is_file_storage(where):
         raise UsageError(f"{' and '.join(wanted)}: {where} is no store of objstore's own")
@@ -48,6 +60,17 @@ def opened_target(where: str, *, history: str | None = None, format: str | None 
         yield store
     finally:
         store.close()
+
+
+def _with_blobs(where: str, blobs: str | None) -> str:
+    """The URL of a storage of ZODB's that has its blobs in a directory. Raises UsageError for other stores."""
+    if blobs is None:
+        return where
+    if not is_file_storage(where):
+        raise UsageError(f"{where} is a store of objstore's own, which has its blobs itself")
+    url = where if is_foreign(where) else f"file://{os.path.abspath(where)}"
+    name = "blobstorage_dir" if url.removeprefix(PREFIX).startswith("file:") else "blob_dir"
+    return f"{url}{'&' if '?' in url else '?'}{urlencode({name: os.path.abspath(blobs)})}"
 
 
 def is_file_storage(where: str) -> bool:

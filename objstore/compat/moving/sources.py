@@ -14,6 +14,7 @@ from typing import Protocol
 
 from objstore.compat.adopted import AdoptedStore
 from objstore.compat.adopted.reading import iterated
+from objstore.compat.moving.blobs import blob_digest
 from objstore.contracts import History
 from objstore.engine.store import DirectoryStore
 from objstore.errors import POSKeyError
@@ -62,6 +63,9 @@ class Source(Protocol):
 
     def has(self, tid: Tid) -> bool:
         """Whether there is a transaction `tid`."""
+
+    def blob_digest(self, oid: Oid, tid: Tid) -> bytes | None:
+        """A digest of the data of a blob; None where they are missing."""
 
 
 class DirectorySource:
@@ -116,6 +120,9 @@ class DirectorySource:
             return self._store.transaction(tid) is not None
         return any(each.tid == tid for each in self.current(tid_from(number(tid) - 1), tid))
 
+    def blob_digest(self, oid: Oid, tid: Tid) -> bytes | None:
+        return blob_digest(self._store, oid, tid)
+
 
 class AdoptedSource:
     """A storage of ZODB's."""
@@ -169,6 +176,9 @@ class AdoptedSource:
     def has(self, tid: Tid) -> bool:
         with self._store.instance() as storage:
             return any(True for _ in iterated(storage, self.name, tid, tid))
+
+    def blob_digest(self, oid: Oid, tid: Tid) -> bytes | None:
+        return blob_digest(self._store, oid, tid)
 
 
 class _Wanted:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from objstore.compat.adopted.records import readable
+from objstore.compat.moving.blobs import is_blob
 from objstore.compat.moving.sources import MovedTransaction, Source
 from objstore.contracts import Progress
 from objstore.ids import NO_TID, Oid, Tid
@@ -44,6 +45,8 @@ class Verification:
         self._found: list[Difference] = []
         self.compared = 0
         """How many revisions were the same, or not."""
+        self.blobs = 0
+        """How many of them were those of blobs, of which every byte was read."""
 
     def history(self) -> list[Difference]:
         """Compare all transactions. The first differences."""
@@ -85,18 +88,25 @@ class Verification:
         expected = {
             record.oid: _digest(record.data) for record in theirs.records if whole or record.data is not None
         }
+        tid = ours.tid
         for record in ours.records:
             if not whole and record.data is None:
                 continue
             self.compared += 1
             if record.oid not in expected:
                 if whole or not self._superseded(record.oid):
-                    self._tell(ours.tid, record.oid, "it is in the target only")
+                    self._tell(tid, record.oid, "it is in the target only")
             elif expected.pop(record.oid) != _digest(record.data):
-                self._tell(ours.tid, record.oid, "the record differs")
+                self._tell(tid, record.oid, "the record differs")
+            elif is_blob(record.data) and self._blobs_differ(record.oid, tid):
+                self._tell(tid, record.oid, "the data of the blob differ")
         for oid in expected:
             if whole or not self._is_newer(oid):
-                self._tell(ours.tid, oid, "it is missing in the target")
+                self._tell(tid, oid, "it is missing in the target")
+
+    def _blobs_differ(self, oid: Oid, tid: Tid) -> bool:
+        self.blobs += 1
+        return self._source.blob_digest(oid, tid) != self._target.blob_digest(oid, tid)
 
     def _surplus(self, ours: MovedTransaction, *, whole: bool) -> None:
         """A transaction of the target alone: what is current there may be superseded in the source since."""
