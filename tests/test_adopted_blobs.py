@@ -62,6 +62,11 @@ def full(db):
 
 
 @pytest.fixture
+def few(db):
+    return db
+
+
+@pytest.fixture
 def one(url):
     """For what does not depend on the storage."""
     db = objstore.open(url("filestorage"))

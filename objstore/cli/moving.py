@@ -91,7 +91,7 @@ def export(
 
     DEST is the path of a FileStorage, which is created unless it is there, or a URL: file:///Data.fs,
     zeo://host:port, postgresql://user@host:port/database, whatever zodburi knows; or a directory with a store of
-    objstore's. All else is as for `objstore import`.
+    objstore's. All else is as for `objstore import`. Exit codes: 0, 2, 3, 6, 7, 130.
     """
     if not is_foreign(dest) and not os.path.exists(dest):
         dest = f"file://{os.path.abspath(dest)}"

@@ -131,8 +131,7 @@ class AdoptedPending:
         self._require_open()
         if data is None:
             raise MissingAbilityError(self._name, "delete an object")
-        if self._undo_instance is not None:
-            raise MissingAbilityError(self._name, "store and undo in one transaction")
+        self._require_no_undo()
         self._written.store(oid, serial, data, references)
 
     def store_blob(
@@ -147,7 +146,12 @@ class AdoptedPending:
         self._require_open()
         if self._blobs is None:
             raise MissingAbilityError(self._name, "keep blobs", REMEDY)
+        self._require_no_undo()
         self._written.store_blob(oid, serial, data, references, path)
+
+    def _require_no_undo(self) -> None:
+        if self._undo_instance is not None:
+            raise MissingAbilityError(self._name, "store and undo in one transaction")
 
     def check_current(self, oid: Oid, serial: Tid) -> None:
         self._require_open()
