@@ -1,6 +1,6 @@
 """A process of its own for the tests: moves one store into another, and tells each transaction that is committed.
 
-Its arguments: source and target.
+Its arguments: source and target; and the directories of their blobs, "" where they have none.
 """
 
 from __future__ import annotations
@@ -17,5 +17,6 @@ def tell(phase: str, done: int, total: int | None) -> None:
 
 if __name__ == "__main__":
     moving.STEP = 1
-    with opened_source(sys.argv[1]) as source, opened_target(sys.argv[2]) as target:
+    there, here = (each or None for each in (*sys.argv[3:], "", "")[:2])
+    with opened_source(sys.argv[1], blobs=there) as source, opened_target(sys.argv[2], blobs=here) as target:
         Mover(source, target, progress=tell).run()

@@ -62,16 +62,16 @@ def full(db):
 
 
 @pytest.fixture
-def few(db):
-    return db
-
-
-@pytest.fixture
 def one(url):
     """For what does not depend on the storage."""
     db = objstore.open(url("filestorage"))
     yield db
     db.close()
+
+
+@pytest.fixture
+def few(one):
+    return one
 
 
 def temporaries(db):

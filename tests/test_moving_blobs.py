@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 import transaction
@@ -165,6 +169,27 @@ def test_interrupted_in_the_middle(original, tmp_path, monkeypatch, into):
     report = moved(source, tmp_path / into, **how)
     assert 0 < report.blobs < COUNT - 1
     if into == "store":
+        moved(tmp_path / "store", tmp_path / "back.fs", to_blobs=tmp_path / "back")
+    assert everything(tmp_path / "back.fs", tmp_path / "back") == everything(original, blobs_of(original))
+
+
+@pytest.mark.parametrize("into", ["store", "back.fs"])
+def test_killed_in_the_middle(original, tmp_path, into):
+    script = Path(__file__).parent / "killed_mover.py"
+    blobs = ["", str(tmp_path / "back")] if into != "store" else [str(blobs_of(original)), ""]
+    source = original
+    if into != "store":
+        source = tmp_path / "full"
+        moved(original, source, from_blobs=blobs_of(original))
+    command = [sys.executable, str(script), str(source), str(tmp_path / into), *blobs]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for _ in range(3):
+            assert process.stdout.readline().startswith("moved"), process.wait()
+        process.send_signal(signal.SIGKILL)
+    how = {"from_blobs": blobs_of(original)} if into == "store" else {"to_blobs": tmp_path / "back"}
+    moved(source, tmp_path / into, **how)
+    if into == "store":
+        assert os.listdir(tmp_path / "store" / "blobs" / "tmp") == []
         moved(tmp_path / "store", tmp_path / "back.fs", to_blobs=tmp_path / "back")
     assert everything(tmp_path / "back.fs", tmp_path / "back") == everything(original, blobs_of(original))
 

@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import unittest
 from contextlib import closing
 
@@ -252,6 +255,60 @@ def test_a_pack_keeps_what_undo_needs(full):
     db.pack()
     assert content(blob) == b"second"
     assert [len(names) for *_, names in os.walk(os.path.dirname(blob.committed()))] == [1]
+
+
+PROGRAM = """
+import sys, transaction, ZODB, ZODB.blob
+from objstore.zodb import DirectoryStorage
+
+connection = ZODB.DB(DirectoryStorage(sys.argv[1], flush_transactions=3, flush_age=0.01)).open()
+root = connection.root()
+number = root.get("number", 0)
+root.setdefault("blob", ZODB.blob.Blob())
+while True:
+    number += 1
+    with root["blob"].open("w") as file:
+        file.write(b"%d" % number * 1000)
+    root["new"] = ZODB.blob.Blob(b"%d" % number)
+    root["number"] = number
+    if number % 2:
+        transaction.savepoint()
+    transaction.commit()
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("count", [1, 14])
+def test_killed_while_it_commits(tmp_path, count):
+    told = 0
+    for _ in range(2):
+        command = [sys.executable, "-c", PROGRAM, str(tmp_path / "store")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            for _ in range(count):
+                told = int(process.stdout.readline())
+            process.send_signal(signal.SIGKILL)
+        with closing(DirectoryStorage(tmp_path / "store")) as storage:
+            root = opened(ZODB.DB(storage)).root()
+            assert told <= root["number"] <= told + 2
+            told = root["number"]
+            assert content(root["blob"]) == b"%d" % told * 1000
+            assert content(root["new"]) == b"%d" % told
+            assert os.listdir(storage.temporaryDirectory()) == []
+            assert [each for each in check(storage._store, blobs=True) if each.kind != "unreachable"] == []
+
+
+def test_changes_over_another_storage(full, tmp_path):
+    base = FileStorage(str(tmp_path / "base.fs"), blob_dir=str(tmp_path / "base"))
+    with_blob(base)[0].close()
+    over = DemoStorage(base=base, changes=full)
+    connection = opened(ZODB.DB(over))
+    assert content(connection.root()["blob"]) == b"first"
+    write(connection.root()["blob"], b"second")
+    connection.root()["new"] = ZODB.blob.Blob(b"new")
+    commit(connection)
+    root = opened(connection.db()).root()
+    assert [content(root[name]) for name in ("blob", "new")] == [b"second", b"new"]
+    base.close()
 
 
 @pytest.mark.parametrize("wrapped", [zc.zlibstorage.ZlibStorage, lambda storage: DemoStorage(base=storage)])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ZODB.blob import is_blob_record
@@ -30,10 +32,11 @@ def _copy(transaction: Any, source: Any, target: Any) -> None:
     target.tpc_begin(transaction, transaction.tid, transaction.status)
     try:
         for record in transaction:
-            path = _blob_copy(record, source, target) if is_blob_record(record.data) else None
-            if path is None:
+            found = _blob(record, source) if is_blob_record(record.data) else None
+            if found is None:
                 target.restore(record.oid, record.tid, record.data, "", record.data_txn, transaction)
-            else:
+                continue
+            with _copied(found, target) as path:
                 target.restoreBlob(record.oid, record.tid, record.data, path, record.data_txn, transaction)
         target.tpc_vote(transaction)
     except BaseException:
@@ -42,19 +45,27 @@ def _copy(transaction: Any, source: Any, target: Any) -> None:
     target.tpc_finish(transaction)
 
 
-def _blob_copy(record: Any, source: Any, target: Any) -> str | None:
-    """A copy of a blob's file, to be given away; None where the source has lost it."""
+def _blob(record: Any, source: Any) -> str | None:
+    """The path of a blob; None where the source has lost it."""
     if not IBlobStorage.providedBy(source):
         raise StorageError(
             f"object {record.oid.hex()} is a blob, and {source.getName()} was opened without the files of its "
             "blobs; nothing after the transaction before it was copied"
         )
     try:
-        found = source.loadBlob(record.oid, record.tid)
+        return str(source.loadBlob(record.oid, record.tid))
     except POSKeyError:
         return None
-    path: str
-    descriptor, path = tempfile.mkstemp(dir=target.temporaryDirectory())
+
+
+@contextmanager
+def _copied(path: str, target: Any) -> Iterator[str]:
+    """A copy of a file, to be given away inside."""
+    descriptor, copy = tempfile.mkstemp(dir=target.temporaryDirectory())
     os.close(descriptor)
-    shutil.copyfile(found, path)
-    return path
+    try:
+        shutil.copyfile(path, copy)
+        yield copy
+    finally:
+        with suppress(FileNotFoundError):  # it was taken
+            os.unlink(copy)
