@@ -36,15 +36,15 @@ from objstore.formats.settings import Settings, decode_settings
 from objstore.formats.transactions import decode_details, encode_details
 from objstore.ids import Oid, Tid, oid_from, pack_oids, tid_from
 from objstore.machine.memory import MemoryFilesystem
-from objstore.revisions import Details, Revision, Transaction
+from objstore.revisions import BlobFacts, Details, Revision, Transaction
 
 IDENTITIES = st.binary(min_size=8, max_size=8)
 OIDS = IDENTITIES.map(Oid)
 TIDS = IDENTITIES.map(Tid)
 REFERENCES = st.none() | st.lists(OIDS, max_size=5).map(pack_oids)
-REVISIONS = st.builds(
-    Revision, OIDS, TIDS, TIDS, st.none() | st.binary(max_size=200), REFERENCES, copied_from=st.none() | TIDS
-)
+BLOBS = st.none() | st.builds(BlobFacts, st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1))
+DATA = st.none() | st.binary(max_size=200)
+REVISIONS = st.builds(Revision, OIDS, TIDS, TIDS, DATA, REFERENCES, st.none() | TIDS, BLOBS)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 DETAILS = st.builds(Details, TEXTS, TEXTS, st.binary(max_size=50))
 TRANSACTIONS = st.builds(Transaction, TIDS, TIDS, DETAILS, st.lists(OIDS, max_size=5).map(tuple))

@@ -10,7 +10,7 @@ from objstore.errors import CorruptionError
 from objstore.formats import records
 from objstore.formats.recordruns import RecordRun, encoded
 from objstore.ids import NO_TID, Tid, oid_from
-from objstore.revisions import Revision
+from objstore.revisions import BlobFacts, Revision
 
 IDS = st.binary(min_size=8, max_size=8)
 REVISIONS = st.lists(
@@ -22,6 +22,7 @@ REVISIONS = st.lists(
         st.none() | st.binary(max_size=30),
         st.none() | st.binary(max_size=3).map(lambda short: short * 8),
         st.none() | IDS,
+        st.none() | st.builds(BlobFacts, st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1)),
     ),
     max_size=6,
     unique_by=lambda revision: revision.oid,
