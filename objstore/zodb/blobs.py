@@ -8,7 +8,6 @@ where it stays as soon as ZODB asks for it.
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 from types import SimpleNamespace
 from typing import IO
@@ -22,10 +21,7 @@ from objstore.ids import Oid, Tid
 
 def temporary_directory(files: Blobs) -> str:
     """Where ZODB is to write what is not committed. A store that is open for reading has no place for it."""
-    if not files.read_only:
-        with contextlib.suppress(IsADirectoryError):  # one in memory, which the system does not know
-            return files.zodb_directory()
-    return tempfile.gettempdir()
+    return tempfile.gettempdir() if files.read_only else files.zodb_directory()
 
 
 def open_committed(files: Blobs, oid: Oid, serial: Tid, blob: object) -> IO[bytes]:

@@ -38,15 +38,12 @@ class AdoptedBlobs:
 
     # --- temporary files ---
 
-    @property
-    def _directory(self) -> str:
-        with self._reading.newest() as storage:
-            return str(os.path.abspath(storage.temporaryDirectory()))
-
     def temporary(self) -> str:
         if self._read_only:
             raise ReadOnlyError(f"the store {self._reading.name}")
-        descriptor, path = tempfile.mkstemp(prefix="objstore-", suffix=".tmp", dir=self._directory)
+        directory = os.path.abspath(self._reading.storage.temporaryDirectory())
+        path: str
+        descriptor, path = tempfile.mkstemp(prefix="objstore-", suffix=".tmp", dir=directory)
         os.close(descriptor)
         return path
 
@@ -131,4 +128,4 @@ def has_blobs(storage: Any) -> bool:
     """Whether a storage was opened such that it keeps blobs. A ZEO's client needs a directory for that."""
     if not IBlobStorage.providedBy(storage):
         return False
-    return vars(storage).get("fshelper", storage) is not None
+    return getattr(storage, "__dict__", {}).get("fshelper", storage) is not None
