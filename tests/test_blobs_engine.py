@@ -128,6 +128,22 @@ class TestTheContract:
             store.blobs.copied_committed(ONE, tid)
         assert litter(store.filesystem, PATH) == []
 
+    @pytest.mark.parametrize("flushed", [False, True])
+    def test_restored_ones_remember_what_they_copy_if_it_is_the_same(self, store, flushed):
+        """All blobs have the same record, so their data must be looked at."""
+        tids = [Tid(bytes([1, *bytes(6), at])) for at in range(1, 5)]
+        wanted = [(b"first", None), (b"second", None), (b"first", tids[0]), (b"first", tids[1])]
+        assert not store.blobs.has_some()
+        for tid, (data, source) in zip(tids, wanted, strict=True):
+            pending = store.restore(tid, BY_TESTER)
+            pending.store_blob(ONE, NO_TID, BLOB_RECORD, b"", temporary(store, data), source)
+            finished(pending)
+        if flushed:
+            store.flush()
+        assert store.blobs.has_some()
+        assert [read(store, ONE, tid) for tid in tids] == [data for data, _ in wanted]
+        assert [store.revision(ONE, tid).copied_from for tid in tids] == [None, None, tids[0], None]
+
     def test_pieces(self, store, monkeypatch):
         monkeypatch.setattr(blobs, "_PIECE", 4)
         path = temporary(store, b"123456789")

@@ -22,6 +22,7 @@ from ZODB import POSException
 from ZODB.Connection import TransactionMetaData
 from ZODB.DemoStorage import DemoStorage
 from ZODB.FileStorage import FileStorage
+from ZODB.tests.hexstorage import HexStorage
 from ZODB.tests.PackableStorage import IExternalGC_suite
 from ZODB.tests.testblob import storage_reusable_suite
 
@@ -70,6 +71,11 @@ def maker(history, format, **options):
     return make
 
 
+def transformed(name="data", blob_dir=None):
+    """The same below a wrapper that writes records in hexadecimal."""
+    return HexStorage(maker("full", "segmented")(name, blob_dir))
+
+
 def flat(suite):
     """The cases of a suite, without what is left out."""
     for each in suite:
@@ -94,6 +100,9 @@ def cases():
         for case in flat(suite):
             name = os.path.basename(str(case)) if "_txt" in case.id() else case.id().rpartition(".")[2]
             yield pytest.param(case, suite.layer, id=f"{name}-{history}-{layout}")
+    suite = storage_reusable_suite("OverTransformed", transformed)
+    for case in flat(suite):
+        yield pytest.param(case, suite.layer, id=f"{case.id().rpartition('.')[2]}-transformed")
 
 
 def passes(case):
