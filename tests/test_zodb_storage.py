@@ -1,7 +1,7 @@
 """ZODB's own tests of storages, as they are installed with it, over `objstore.zodb.DirectoryStorage`.
 
-`LEFT_OUT` names those that do not apply, with the reason. What takes long runs by default over one kind of store
-at most, and over the others in `make test-long`.
+`LEFT_OUT` names those that do not apply, with the reason; those of blobs are in `test_zodb_blobs`. What takes long
+runs by default over one kind of store at most, and over the others in `make test-long`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,6 @@ LEFT_OUT = {
 }
 NOT_APPLICABLE = {
     "Corruption.FileStorageCorruptTests": "it damages the index of a FileStorage; ours is in test_check_files.py",
-    "IExternalGC.test, testblob": "they are run by test_zodb_blobs.py",
 }
 """Whole modules of ZODB's tests of storages that are not run."""
 SLOWEST = ("test_race_external_invalidate_vs_disconnect",)
