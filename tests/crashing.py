@@ -43,7 +43,7 @@ class Depth:
 every_depth = pytest.mark.parametrize(
     "depth",
     [
-        pytest.param(Depth(limit=8, every=6), id="some"),
+        pytest.param(Depth(limit=4, every=8), id="some"),
         pytest.param(Depth(limit=40, every=1), id="many", marks=pytest.mark.long),
     ],
 )

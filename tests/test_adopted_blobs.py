@@ -152,12 +152,13 @@ def test_export_and_import(db):
     file = io.BytesIO()
     connection.exportFile(connection.root.thing._p_oid, file)
     file.seek(0)
-    for target in (db, objstore.memory()):
-        there = opened(target)
-        there.root.again = there.importFile(file)
-        commit(there)
-        assert content(opened(target).root.again.blob) == b"first"
-        file.seek(0)
+    with objstore.memory() as memory:
+        for target in (db, memory):
+            there = opened(target)
+            there.root.again = there.importFile(file)
+            commit(there)
+            assert content(opened(target).root.again.blob) == b"first"
+            file.seek(0)
 
 
 def test_read_only(url):

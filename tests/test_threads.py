@@ -16,14 +16,14 @@ from stores import COMBINATIONS
 from transaction import TransactionManager
 
 import objstore
-from objstore.contracts import Format
+from objstore.contracts import Format, History
 from objstore.errors import ConflictError, POSKeyError
 
 ACCOUNTS, TOTAL = 40, 4000
 
 
-OFTEN = {Format.SEGMENTED, Format.CHUNKY}
-STORES = [pytest.param(pair, marks=[] if pair[1] in OFTEN else pytest.mark.long) for pair in COMBINATIONS]
+OFTEN = {(History.FULL, Format.SEGMENTED), (History.MINIMAL, Format.SEGMENTED), (History.MINIMAL, Format.CHUNKY)}
+STORES = [pytest.param(pair, marks=[] if pair in OFTEN else pytest.mark.long) for pair in COMBINATIONS]
 
 
 @pytest.fixture(params=STORES, ids=lambda pair: f"{pair[0]}-{pair[1]}")
