@@ -21,6 +21,7 @@ from persistent.wref import WeakRef
 from things import Color, Keyed, Number, Outer, Pair, Slotted, Stated, Text, Thing, Value
 
 import objstore
+from objstore.collections.trees import KeySet
 from objstore.errors import ClassNotAllowedError, SerializationError
 from objstore.ids import split_oids
 from objstore.objects.classes import ClassFinder
@@ -164,7 +165,16 @@ def tree(state):
     return IOBTree({1: state, 2: "two"})
 
 
-makers = st.sampled_from([stated, thing, keyed, mapping, tree, Slotted])
+def leaf(state):
+    """As that of a BTree: what it has, and the next."""
+    return stated(((1, state, 2, "two", state), others[4]))
+
+
+def last_leaf(state):
+    return stated(((state, "two"),))
+
+
+makers = st.sampled_from([stated, thing, keyed, mapping, tree, leaf, last_leaf, Slotted])
 writer = ObjectWriter(connection)
 reader = ObjectReader(connection, connection._cache, ClassFinder())
 
@@ -181,6 +191,21 @@ def test_what_is_written_one_after_the_other_is_what_fresh_picklers_write(maker,
         expected, strong = written_afresh(meta_of(obj), obj.__getstate__())
         assert data == expected
         assert split_oids(references) == strong
+
+
+def test_leaves_of_a_tree_are_written_as_fresh_picklers_write_them():
+    kept = KeySet((2, f"text {number % 7}", number) for number in range(1000))
+    connection.add(kept)
+    connection.transaction_manager.savepoint()
+    fresh = ObjectWriter(connection)
+    node = kept.__getstate__()[1]
+    while node is not None:
+        data, references = fresh.serialize(node)
+        state = node.__getstate__()
+        expected, strong = written_afresh(type(node), state)
+        assert (data, split_oids(references)) == (expected, strong)
+        node = state[1] if len(state) == 2 else None
+    connection.transaction_manager.abort()
 
 
 @given(makers, st.lists(states, min_size=1, max_size=4))

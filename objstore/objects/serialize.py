@@ -143,6 +143,12 @@ class _ReferringPickler(pickle.Pickler):
         return self._refer(obj, cls)
 
 
+_BEGIN = 2
+"""How many bytes a pickle has before its first value."""
+_TAKING = {ord("h"): 2, ord("j"): 5}
+"""The opcodes that take a value from the memo, and their sizes."""
+
+
 class _Opening(NamedTuple):
     """How the records of a class begin: the pickle that names it, and the memo once that was written."""
 
@@ -198,10 +204,11 @@ class ObjectWriter:
     def _with_references(self, obj: Persistent, cls: type, state: Any, opening: _Opening) -> tuple[bytes, bytes]:
         references, asking = self._references, self._asking
         references.clear()
-        asking.memo = opening.memo
         self._refers_to_blobs = False
         try:
-            asking.dump(state)
+            if type(state) is not tuple or not self._dump_leaf(state, opening):
+                asking.memo = opening.memo
+                asking.dump(state)
         except _PICKLING_FAILS:
             return self._anything(obj, cls, state)
         (self._referring.add if references else self._referring.discard)(cls)
@@ -212,6 +219,34 @@ class ObjectWriter:
                 return self._anything(obj, cls, state)
             data = data.replace(_OUR_BLOB, _ZODBS_BLOB)
         return data, b"".join(references)
+
+    def _dump_leaf(self, state: tuple[Any, ...], opening: _Opening) -> bool:
+        """Pickle the state of a leaf of a BTree, if it is one whose keys and values refer to nothing.
+
+        It is a tuple of these and of the next leaf. They are pickled without asking; the whole then finds them
+        in the memo, and where it takes them from there, they are put. The bytes are those of pickling it at once.
+        """
+        items = state[0] if 1 <= len(state) <= 2 else None
+        if type(items) is not tuple or not items:  # an empty tuple is in no memo
+            return False
+        chunks, plain, asking = self._chunks, self._plain, self._asking
+        plain.memo = opening.memo
+        try:
+            plain.dump(items)
+        except _ReferenceFoundError:
+            del chunks[1:]
+            return False
+        asking.memo = plain.memo
+        end = len(chunks)
+        asking.dump(state)
+        rest = b"".join(chunks[end:])
+        size = _TAKING.get(rest[_BEGIN])
+        if size is None:
+            del chunks[1:]
+            return False
+        chunks[end:] = [rest[_BEGIN + size :]]
+        chunks[end - 1] = chunks[end - 1][:-1]  # not the end any more
+        return True
 
     def _first(self, obj: Persistent, cls: type) -> tuple[bytes, bytes]:
         """As `serialize`, for an object whose class is not known, or must be written with arguments."""
