@@ -53,13 +53,12 @@ class Spans(Source):
 
     def ids(self) -> LLSet:
         tree = self._built.tree
-        if self._built.definition.unique:
-            found = [each for low, high in self._spans for each in tree.values(low, high, excludemax=True)]
-        elif len(self._spans) == 1:
-            [(low, high)] = self._spans
-            found = list(map(_last, tree.keys(low, high, excludemax=True)))
-        else:
-            found = [each[-1] for low, high in self._spans for each in tree.keys(low, high, excludemax=True)]
+        found: list[int] = []
+        for low, high in self._spans:
+            if self._built.definition.unique:
+                found.extend(tree.values(low, high, excludemax=True))
+            else:
+                found.extend(map(_last, tree.keys(low, high, excludemax=True)))
         found.sort()  # what is sorted is put into a set fast
         return LLSet(found)
 
