@@ -162,6 +162,23 @@ def test_it_ends_by_sigint_too(path):
         pass
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_by_a_signal_that_comes_before_it_serves(path, number):
+    """The address is told first. A signal that came then killed the process, or, as a background job, was lost."""
+    script = (
+        "import os, signal, sys\n"
+        "from objstore.zodb import DirectoryStorage\n"
+        "from objstore.zodb.serving import Server, ServerOptions\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "server = Server(DirectoryStorage(sys.argv[1]), '127.0.0.1', 0, ServerOptions())\n"
+        "os.kill(os.getpid(), int(sys.argv[2]))\n"
+        "print(int(server.run()))"
+    )
+    command = [sys.executable, "-c", script, str(path), str(int(number))]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert told.stdout.split() == [str(int(number))]
+
+
 def test_it_ends_while_clients_are_there(path):
     process = started(path)
     told = json.loads(process.stdout.readline())

@@ -56,7 +56,7 @@ class ServerOptions:
 
 
 class Server:
-    """A server that listens from its making on, and serves while it runs."""
+    """A server that listens from its making on, and serves while it runs. Made in the main thread."""
 
     def __init__(
         self,
@@ -83,6 +83,8 @@ class Server:
             ssl=context,
         )
         self._loop = self._server.acceptor.event_loop
+        for number in (signal.SIGTERM, signal.SIGINT):  # from now on: whoever is told the address may send them
+            self._loop.add_signal_handler(number, self._stop, number)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -91,9 +93,7 @@ class Server:
         return found
 
     def run(self) -> int:
-        """Serve until SIGTERM or SIGINT, then close all; which of them it was. Called in the main thread."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._stop, number)
+        """Serve until SIGTERM or SIGINT, then close all; which of them it was. One that came before counts too."""
         self._loop.call_soon(self._look)
         self._server.loop()
         return self._stopped_by or signal.SIGTERM
