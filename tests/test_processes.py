@@ -288,6 +288,26 @@ def test_a_forked_child_opens_the_store_anew(path):
         connection.close()
 
 
+def test_a_connection_from_before_a_fork_is_refused_though_all_is_in_memory(path):
+    """What a connection had in its cache was given to the child as if it were the store's present state."""
+    with objstore.open(path) as db:
+        connection = db.open()
+        assert dict(connection.root()) == {}
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                for use in (lambda: connection.root, connection.sync, lambda: connection.get(bytes(8))):
+                    with pytest.raises(ForkedConnectionError):
+                        use()
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        connection.sync()
+        connection.close()
+
+
 def test_readers_are_listed(path):
     with objstore.open(path) as db:
         connection = db.open()

@@ -9,6 +9,7 @@ same moment. The interface is that of ZODB's Connection.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from io import RawIOBase
@@ -22,6 +23,7 @@ from objstore.contracts import BlobFiles, PendingTransaction, View
 from objstore.errors import (
     ClosedError,
     ConflictError,
+    ForkedConnectionError,
     POSKeyError,
     ReadOnlyError,
     SerializationError,
@@ -310,6 +312,8 @@ class Connection:
         self._advance()
 
     def _require_open(self) -> None:
+        if os.getpid() != self._shared.pid:  # also where all that is asked for is in memory
+            raise ForkedConnectionError("a connection")
         self._commits.require_open()
         if self.opened is None:
             raise ClosedError("the connection")

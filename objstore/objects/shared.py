@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from threading import Condition, Lock, get_ident
@@ -29,6 +30,8 @@ class Shared:
         self.store = store
         self.options = options
         self.clock = clock
+        self.pid = os.getpid()
+        """The process that its connections belong to."""
         self.finder = ClassFinder(options.allowed_classes)
         self.resolver = ConflictResolver(self.finder, DATABASE_NAME)
         self.commits = Commits(f"the database {store.name}")
