@@ -9,6 +9,7 @@ found by its negation. Values compare as keys do: see `keys`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -20,20 +21,20 @@ Span = tuple[Key, Key]
 """Keys from the first, included, up to the second, excluded, whether ids stand at their ends or not."""
 
 
-class Test:
+class Test(ABC):
     """What a value must be like."""
 
+    @abstractmethod
     def spans(self, parts: int) -> list[Span]:
         """The keys that pass, of an index with so many parts: spans that do not overlap. Raises KeyTypeError."""
-        raise NotImplementedError
 
     def points(self) -> list[Key] | None:
         """The keys of one part that pass, where they are few; else None. Raises KeyTypeError."""
         return None
 
+    @abstractmethod
     def told(self, name: str) -> str:
         """The test, as text, of what has this name."""
-        raise NotImplementedError
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and vars(other) == vars(self)
@@ -203,12 +204,12 @@ def as_test(value: Any) -> Test:
 # --- conditions --------------------------------------------------------------------------------------
 
 
-class Condition:
+class Condition(ABC):
     """What a member must be like. `&`, `|` and `~` combine conditions."""
 
+    @abstractmethod
     def holds(self, obj: Any) -> bool:
         """Whether it holds for an object, whatever its collection."""
-        raise NotImplementedError
 
     def __and__(self, other: Condition) -> Condition:
         return And((self, other)) if isinstance(other, Condition) else NotImplemented

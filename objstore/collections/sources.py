@@ -5,6 +5,7 @@ A source knows about how many ids it has before it has them, and says what it do
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
 from operator import itemgetter
@@ -18,25 +19,25 @@ from objstore.collections.walking import count_about
 _last = itemgetter(-1)
 
 
-class Source:
+class Source(ABC):
     """A set of ids, not yet looked up."""
 
     @property
+    @abstractmethod
     def estimate(self) -> int:
         """About how many there are."""
-        raise NotImplementedError
 
+    @abstractmethod
     def ids(self) -> LLSet:
         """All of them."""
-        raise NotImplementedError
 
     def exists(self) -> bool:
         """Whether there is any."""
         return bool(self.ids())
 
+    @abstractmethod
     def lines(self) -> list[str]:
         """What it does, for people; what is indented belongs to the line before."""
-        raise NotImplementedError
 
 
 class Spans(Source):
