@@ -24,6 +24,9 @@ Span = tuple[Key, Key]
 class Test(ABC):
     """What a value must be like."""
 
+    of_several = False
+    """Whether it is a test of several values, as a multi-valued index has them."""
+
     @abstractmethod
     def spans(self, parts: int) -> list[Span]:
         """The keys that pass, of an index with so many parts: spans that do not overlap. Raises KeyTypeError."""
@@ -139,6 +142,8 @@ def _following(prefix: Any) -> Any:
 class Has(Test):
     """One of several values passes a test."""
 
+    of_several = True
+
     def __init__(self, test: Test) -> None:
         self.test = test
 
@@ -191,7 +196,7 @@ def begins_with(prefix: str | bytes) -> Test:
 def has(value: Any) -> Test:
     """Of several values, such as tags, one is this, or passes this test."""
     test = as_test(value)
-    if isinstance(test, Has):
+    if test.of_several:
         raise UsageError("has() within has(): the values of a multi-valued attribute are single ones")
     return Has(test)
 
@@ -307,14 +312,19 @@ def _bracketed(condition: Condition) -> str:
 def where(*conditions: Condition | Mapping[str, Any], **attributes: Any) -> Condition:
     """The condition that all of these hold. A mapping is for names that cannot be keywords: "address.city"."""
     found: list[Condition] = []
-    for each in (*conditions, attributes):
+    for each in conditions:
         if isinstance(each, Condition):
             found.append(each)
         elif isinstance(each, Mapping):
-            found += [Term(name, as_test(value)) for name, value in each.items()]
+            found += _terms(each)
         else:
             raise UsageError(f"a condition is made with where(...) or matches(...); {each!r} is none")
+    found += _terms(attributes)
     return found[0] if len(found) == 1 else And(tuple(found))
+
+
+def _terms(tests: Mapping[str, Any]) -> list[Term]:
+    return [Term(name, as_test(value)) for name, value in tests.items()]
 
 
 def matches(function: str | Callable[[Any], Any]) -> Condition:
@@ -334,7 +344,7 @@ def conjuncts(condition: Condition) -> list[Condition]:
 
 def read_keys(parts: tuple[Part, ...], test: Test) -> Callable[[Any], tuple[Key, ...]]:
     """Reads what a test looks at from an object. What is no key passes no test."""
-    read = keys_reader(parts, multiple=isinstance(test, Has))
+    read = keys_reader(parts, multiple=test.of_several)
 
     def read_or_nothing(obj: Any) -> tuple[Key, ...]:
         try:

@@ -139,7 +139,7 @@ class Found:
     def _sorted(self, members: Members, jar: Any, made: Plan) -> Iterator[int]:
         if not self._order and made.is_everything:
             return ascending(members.by_id)
-        ids = _passing(members, jar, made, made.source.ids())
+        ids = _passing(members, jar, made, made.source.ascending())
         return iter(in_order(members, list(ids), self._order)) if self._order else ids
 
     def _explain_sorting(self, members: Members) -> str:

@@ -15,7 +15,6 @@ from objstore.collections.conditions import (
     And,
     Condition,
     Equal,
-    Has,
     Matches,
     Not,
     Or,
@@ -190,7 +189,7 @@ class _Planner:
         for number, condition in enumerate(conditions):
             if isinstance(condition, Term):
                 parts = self._parts(condition)
-                multiple = isinstance(condition.test, Has)
+                multiple = condition.test.of_several
                 if len(parts) == 1 and not multiple:
                     by_part.setdefault(parts[0], []).append((number, condition))
                 for built in self._catalog.exact(parts, multiple=multiple):
@@ -255,7 +254,7 @@ class _Planner:
         built = self._catalog.named(term.name)
         if built is None:
             return (term.name,)
-        if built.definition.multiple and not isinstance(term.test, Has):
+        if built.definition.multiple and not term.test.of_several:
             raise UsageError(f"the index {term.name!r} is multi-valued: find it with {term.name}=has(...)")
         return built.definition.on
 
@@ -284,7 +283,7 @@ class _Planner:
     def _check_term(self, term: Term) -> Check:
         parts = self._parts(term)
         spans = term.test.spans(len(parts))
-        position = self._catalog.whole(parts, multiple=isinstance(term.test, Has))
+        position = self._catalog.whole(parts, multiple=term.test.of_several)
         if position is not None:
             entries = self._members.entries
             return Check(lambda member: passes(entries[member][position], spans), False, str(term))

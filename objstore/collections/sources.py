@@ -1,4 +1,4 @@
-"""Where ids come from: spans of an index, and sets made of these, by BTrees' set operations.
+"""Where ids come from: spans of an index, and sets made of these.
 
 A source knows about how many ids it has before it has them, and says what it does.
 """
@@ -6,11 +6,12 @@ A source knows about how many ids it has before it has them, and says what it do
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
+from itertools import chain
 from operator import itemgetter
 
-from BTrees.LLBTree import LLSet, difference, intersection, union
+from BTrees.LLBTree import LLSet, difference, union
 
 from objstore.collections.conditions import Span
 from objstore.collections.members import Built, Members
@@ -30,6 +31,14 @@ class Source(ABC):
     @abstractmethod
     def ids(self) -> LLSet:
         """All of them."""
+
+    def ascending(self) -> Iterable[int]:
+        """All of them, each once, from the least on."""
+        yield from self.ids()
+
+    def unordered(self) -> Iterable[int]:
+        """All of them, in any order, and perhaps some more than once."""
+        yield from self.ids()
 
     def exists(self) -> bool:
         """Whether there is any."""
@@ -53,15 +62,18 @@ class Spans(Source):
         return sum(count_about(self._built.tree, low, high) for low, high in self._spans)
 
     def ids(self) -> LLSet:
+        return LLSet(sorted(self.unordered()))  # what is sorted is put into a set fast
+
+    def ascending(self) -> Iterable[int]:
+        # In one span of an index that has one key of a member, no id comes twice.
+        is_plain = len(self._spans) == 1 and not self._built.definition.multiple
+        return sorted(self.unordered()) if is_plain else self.ids()
+
+    def unordered(self) -> Iterable[int]:
         tree = self._built.tree
-        found: list[int] = []
-        for low, high in self._spans:
-            if self._built.definition.unique:
-                found.extend(tree.values(low, high, excludemax=True))
-            else:
-                found.extend(map(_last, tree.keys(low, high, excludemax=True)))
-        found.sort()  # what is sorted is put into a set fast
-        return LLSet(found)
+        if self._built.definition.unique:
+            return chain.from_iterable(tree.values(low, high, excludemax=True) for low, high in self._spans)
+        return map(_last, chain.from_iterable(tree.keys(low, high, excludemax=True) for low, high in self._spans))
 
     def exists(self) -> bool:
         tree = self._built.tree
@@ -99,13 +111,17 @@ class Both(Source):
         return min(each.estimate for each in self._sources)
 
     def ids(self) -> LLSet:
+        return LLSet(self.ascending())
+
+    def ascending(self) -> Iterable[int]:
+        # Python's sets, since what indexes have would have to be sorted first for BTrees' intersection.
         first, *others = self._sources
-        found = first.ids()
+        found = set(first.unordered())
         for each in others:
             if not found:
                 break
-            found = intersection(found, each.ids())
-        return found
+            found.intersection_update(each.unordered())
+        return sorted(found)
 
     def lines(self) -> list[str]:
         return ["in all of", *(f"  {line}" for each in self._sources for line in each.lines())]
@@ -168,8 +184,10 @@ class Filtered(Source):
         return self._source.estimate
 
     def ids(self) -> LLSet:
-        passes = self._passes
-        return LLSet([each for each in self._source.ids() if passes(each)])
+        return LLSet(list(self.ascending()))
+
+    def ascending(self) -> Iterable[int]:
+        return filter(self._passes, self._source.ascending())
 
     def lines(self) -> list[str]:
         return [*self._source.lines(), *(f"check {each}, by what the indexes have" for each in self._texts)]
