@@ -13,11 +13,15 @@ _PROBES = 50
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Two directories of one peer: `scratch` for one workload alone, `shared` for stores that several read."""
+    """Two directories of one peer: `scratch` for one workload alone, `shared` for stores that several read.
+
+    The disk's syncs are to take `sync_delay` milliseconds longer than they do.
+    """
 
     peer: str
     scratch: str
     shared: str
+    sync_delay: float = 0.0
 
     def fresh(self, name: str) -> str:
         """An empty directory that is not there yet."""

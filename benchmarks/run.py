@@ -19,7 +19,7 @@ from typing import Any
 import machine
 import report
 from peers import registry as peers
-from peers.protocol import Peer, Unavailable
+from peers.protocol import Ability, Peer, Unavailable
 from places import Place, filesystem_type, is_in_memory
 from rounds import Measured, measure
 from workloads import registry as workloads
@@ -44,6 +44,13 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--scale", type=float, metavar="F", help="multiply all sizes by this")
     parser.add_argument(
         "--dir", default=".", metavar="DIR", help="where the stores are made: on the disk that is to be measured"
+    )
+    parser.add_argument(
+        "--sync-delay",
+        type=float,
+        default=0.0,
+        metavar="MS",
+        help="as on a disk whose syncs take so much longer; of peers that sync by Python's os only",
     )
     parser.add_argument("--force", action="store_true", help="measure in a filesystem in memory all the same")
     parser.add_argument("--json", metavar="FILE", help="write everything that was measured to this file")
@@ -91,6 +98,8 @@ class Benchmark:
         for name, value in self._facts.items():
             print(f"{name}: {value}")
         print(f"sizes: {self._given.scale:g} of those that are required")
+        if self._given.sync_delay:
+            print(f"syncs: take {self._given.sync_delay:g} ms longer than those of this disk")
         for name in self._given.peers:
             self._find(name)
         for name in self._given.workloads:
@@ -101,7 +110,10 @@ class Benchmark:
 
     def _find(self, name: str) -> None:
         try:
-            peer = self._peers[name] = peers.peer(name)
+            peer = peers.peer(name)
+            if self._given.sync_delay and Ability.SYNCS_BY_PYTHON not in peer.abilities:
+                raise Unavailable("no slower disk can be put below it")
+            self._peers[name] = peer
         except Unavailable as reason:
             self._left_out[name] = str(reason)
             print(f"{name}: left out, {reason}")
@@ -124,7 +136,7 @@ class Benchmark:
         scratch, shared = f"{self._directory}/{workload.name}-{peer}", f"{self._directory}/shared-{peer}"
         os.mkdir(scratch)
         os.makedirs(shared, exist_ok=True)
-        return Place(peer, scratch, shared)
+        return Place(peer, scratch, shared, self._given.sync_delay)
 
     def _seconds(self) -> float:
         return time.perf_counter() - self._began
@@ -133,6 +145,7 @@ class Benchmark:
         return {
             "machine": self._facts,
             "scale": self._given.scale,
+            "sync delay in ms": self._given.sync_delay,
             "seconds": self._seconds(),
             "load at the end": os.getloadavg()[0],
             "peers": {

@@ -19,6 +19,7 @@ from peers import registry as peers
 from peers.protocol import Unavailable
 from places import Place
 from sizes import Sizes
+from slowdisk import put_below
 from workloads import registry as workloads
 from workloads.protocol import Run
 
@@ -68,7 +69,10 @@ def _own_output() -> TextIO:
 
 def main() -> None:
     workload, peer, scale, place = sys.argv[1:]
-    worker = Worker(workload, peer, float(scale), Place(**json.loads(place)))
+    disk = Place(**json.loads(place))
+    if disk.sync_delay:
+        put_below(disk.sync_delay / 1e3)
+    worker = Worker(workload, peer, float(scale), disk)
     answers = _own_output()
     for line in sys.stdin:
         print(json.dumps(worker.answer(line)), file=answers, flush=True)

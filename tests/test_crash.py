@@ -219,6 +219,27 @@ def test_every_operation_of_transactions_that_are_written_in_parts(
     record_property("crash states tried", judge.tried)
 
 
+def long_files(script: Script) -> None:
+    """Transactions that fill more than a few blocks are written over others of all lengths, and let go at closing."""
+    script.commit({0: "root", 1: "a" * 90_000, 2: "b"}, {0: (1, 2)})
+    script.flush()
+    script.commit({1: "c" * 80_000, 2: "d" * 9_000})
+    script.flush()
+    script.commit({2: "short"})
+    script.flush()
+    script.commit({1: "e" * 100_000})
+    script.reopen()
+    script.commit({2: "f" * 70_000})
+
+
+@every_depth
+@pytest.mark.parametrize("history", History)
+def test_every_operation_on_long_files_that_are_used_again(history: History, depth: Depth, record_property) -> None:
+    judge = run(long_files, history, Format.SEGMENTED)
+    judge.sweep(limit=depth.limit)
+    record_property("crash states tried", judge.tried)
+
+
 @every_depth
 @full_stores
 def test_every_operation_of_undo(format: Format, depth: Depth, record_property) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from stores import commit, contents, open_on
 
+from objstore.engine import journal
 from objstore.engine.store import DirectoryStore
 from objstore.errors import CorruptionError
 from objstore.formats.layouts import done_name
@@ -215,6 +216,37 @@ def test_recovering_twice_comes_to_the_same(filesystem):
     first._membership.close()
     second = open_on(filesystem)
     assert [waiting.tid for waiting in second.recovered.waiting] == tids
+
+
+def test_long_files_are_used_again_while_the_store_is_open(filesystem):
+    """A transaction of 1,000 objects then needs one sync, as one of a single object does."""
+    store = open_on(filesystem)
+    commit(store, {0: "x" * 300_000})
+    store.flush()
+    [spare] = journal_of(store)
+    before = filesystem.allocated_bytes(f"{store.directory.journal}/{spare}/t")
+    assert before > 300_000
+    commit(store, {0: "y" * 290_000})
+    [done] = journal_of(store)
+    assert filesystem.allocated_bytes(f"{store.directory.journal}/{done}/t") == before
+    commit(store, {1: "short"})
+    store.flush()
+    assert {name[:6] for name in journal_of(store)} == {"spare_"}
+    assert len(journal_of(store)) == 2
+    store.close()
+    assert len(journal_of(store)) == 1
+    assert contents(open_on(filesystem), range(2)) == {0: "y" * 290_000, 1: "short"}
+
+
+def test_spares_take_little_room(filesystem, monkeypatch):
+    monkeypatch.setattr(journal, "MAX_SPARE_BYTES", 500_000)
+    store = open_on(filesystem)
+    for number in range(8):
+        commit(store, {number: "x" * 100_000})
+    commit(store, {0: "z" * 2**20})
+    store.flush()
+    assert len(journal_of(store)) == 4
+    assert contents(store, range(1, 8)) == dict.fromkeys(range(1, 8), "x" * 100_000)
 
 
 def test_a_recycled_directory_is_used_again(filesystem):

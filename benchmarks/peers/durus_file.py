@@ -111,7 +111,7 @@ class Durus:
     title = "Durus + FileStorage"
     versions = f"Durus {version('Durus')}"
     durability = "fsync at each commit (added by the benchmark: Durus itself only flushes to the system)"
-    abilities = Ability.LASTS | Ability.PACKS
+    abilities = Ability.LASTS | Ability.PACKS | Ability.SYNCS_BY_PYTHON
 
     def open(self, directory: str) -> DurusStore:
         return DurusStore(f"{directory}/items.durus")

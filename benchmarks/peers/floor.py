@@ -83,7 +83,7 @@ class Floor:
     title = "floor: dumps, append, fdatasync"
     versions = "the standard library's pickle"
     durability = "fdatasync at each commit"
-    abilities = Ability.THREADS
+    abilities = Ability.THREADS | Ability.SYNCS_BY_PYTHON
 
     def open(self, directory: str) -> FloorStore:
         return FloorStore(f"{directory}/pickles")

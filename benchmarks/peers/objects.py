@@ -32,7 +32,7 @@ class Objstore:
         "fdatasync of the transaction's file, and fsync of its names where no directory can be recycled; "
         "the background flusher works during the rounds, and is waited for after each"
     )
-    abilities = Ability.LASTS | Ability.THREADS | Ability.PACKS
+    abilities = Ability.LASTS | Ability.THREADS | Ability.PACKS | Ability.SYNCS_BY_PYTHON
 
     def __init__(self, history: str, format: str | None) -> None:
         self.title = f"objstore, {history.capitalize()}, {format or 'default format'}"

@@ -25,6 +25,8 @@ class Ability(Flag):
     """Several sessions at once, each of another thread."""
     PACKS = auto()
     """Revisions that were superseded and items that were removed can be dropped."""
+    SYNCS_BY_PYTHON = auto()
+    """It syncs by Python's `os`, so that a slower disk can be put below it."""
 
 
 class Unavailable(Exception):  # noqa: N818 - a peer that is not there is no error

@@ -20,7 +20,7 @@ class ZodbFile:
     title = "ZODB + FileStorage"
     versions = _VERSIONS
     durability = "fsync of Data.fs at each commit (its default)"
-    abilities = Ability.LASTS | Ability.THREADS | Ability.PACKS
+    abilities = Ability.LASTS | Ability.THREADS | Ability.PACKS | Ability.SYNCS_BY_PYTHON
 
     def open(self, directory: str) -> PersistentStore:
         return PersistentStore(
@@ -45,7 +45,7 @@ class ZodbMapping:
     title = "ZODB + MappingStorage"
     versions = _VERSIONS
     durability = "none: everything is in memory"
-    abilities = Ability.THREADS | Ability.PACKS
+    abilities = Ability.THREADS | Ability.PACKS | Ability.SYNCS_BY_PYTHON
 
     def open(self, directory: str) -> PersistentStore:  # noqa: ARG002 - it needs no directory
         return PersistentStore(ZODB.DB(MappingStorage(), pool_size=POOL_SIZE, cache_size=CACHE_SIZE))

@@ -35,8 +35,12 @@ from objstore.ids import Oid, Tid
 from objstore.revisions import Details, Revision, RevisionSummary, Transaction
 
 MAX_SPARES = 512
-MAX_SPARE_SIZE = 64 * 2**10
+MAX_SPARE_SIZE = 2**20
 """A file longer than this many bytes is removed rather than kept for reuse."""
+MAX_SPARE_BYTES = 32 * 2**20
+"""How many all of them may have together."""
+LASTING_SPARE_SIZE = 64 * 2**10
+"""A longer one is not kept beyond the time for which the store is open."""
 MAPPED_SIZE = 2**20
 """A file with more than this many bytes is mapped to be flushed, so that its size costs no memory."""
 
@@ -76,6 +80,7 @@ class Journal:
         self.path = path
         self._prefix = prefix
         self._strange = False  # whether others may have made spares for this process
+        self._has_long = False  # whether there may be spares that do not last
         # Directories to be used again, and how much room their files have at least. Append and pop are atomic.
         self._spares: list[tuple[str, int]] = []
         self._mine: set[str] = set()  # these, and those that a transaction is being written into
@@ -264,13 +269,28 @@ class Journal:
         One that had blobs is removed, with those that nobody wants any more.
         """
         size, token = waiting.size, waiting.header.token
-        if size <= MAX_SPARE_SIZE and len(self._spares) < MAX_SPARES and not waiting.blobs:
+        if self._has_place(size) and not waiting.blobs:
             spare = f"{self.path}/{layouts.spare_name(token)}"
             self.filesystem.rename(waiting.path, spare)
             if token.startswith(self._prefix):
                 self._keep(spare, size + -size % BLOCK)
         else:
             self._remove(waiting.path)
+
+    def _has_place(self, size: int) -> bool:
+        """Whether one more spare is kept, whose file is so long."""
+        if size > MAX_SPARE_SIZE or len(self._spares) >= MAX_SPARES:
+            return False
+        if size > LASTING_SPARE_SIZE:
+            self._has_long = True
+        return not self._has_long or sum(room for _, room in list(self._spares)) + size <= MAX_SPARE_BYTES
+
+    def trim(self) -> None:
+        """Remove the spares whose files are long, before the store is closed. Raises OSError."""
+        while self._has_long and self._spares:
+            path, _ = self._spares.pop()
+            if self.filesystem.size(f"{path}/{layouts.TRANSACTION_FILE}") > LASTING_SPARE_SIZE:
+                self._remove(path)
 
     def keep_spare(self, name: layouts.SpareName) -> None:
         """Use, or remove, a spare directory that was found at opening."""

@@ -416,8 +416,11 @@ class DirectoryStore:
         failure: ObjstoreError | None = None
         self._flusher.stop()
         try:
-            if self._options.flush_on_close and not self.read_only:
-                self._flush_unless_others_do()
+            if not self.read_only:
+                if self._options.flush_on_close:
+                    self._flush_unless_others_do()
+                with contextlib.suppress(OSError):  # what stays is used again
+                    self.journal.trim()
         except StorageError as error:
             failure = error
         finally:
