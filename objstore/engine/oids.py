@@ -25,20 +25,28 @@ class Oids:
         """`claims` keeps all others from reserving meanwhile, those of other processes too."""
         self._marks = marks
         self._claims = claims
-        self._next = self._end = 0
+        # Those of the block that were not handed out, the last first. It is only changed in place, since who takes
+        # one asks for no lock.
+        self._ready: list[Oid] = []
+        self._end = 0  # where the block ends
         self._known = number(marks.get(OIDS))  # lower ones are reserved, by whomever
         self._block = SMALLEST_BLOCK
-        self._lock = Lock()  # guards the fields here; taken before the marks' lock
+        self._lock = Lock()  # guards the fields here, but for taking one of `_ready`; before the marks' lock
 
     def new(self) -> Oid:
         """An oid that nobody had and nobody else will have. Raises OSError where it cannot be reserved."""
+        while True:
+            try:
+                return self._ready.pop()
+            except IndexError:
+                self._next_block()
+
+    def _next_block(self) -> None:
         with self._lock:
-            if self._next >= self._end:
-                self._next, self._end = self._reserve(0, self._block)
+            if not self._ready:
+                first, self._end = self._reserve(0, self._block)
                 self._block = min(2 * self._block, LARGEST_BLOCK)
-            oid = oid_from(self._next)
-            self._next += 1
-            return oid
+                self._ready += [oid_from(each) for each in reversed(range(first, self._end))]
 
     def cover(self, oid: Oid) -> None:
         """Never hand out `oid`, which came with copied data, nor one below it. Durable on return.
@@ -49,11 +57,14 @@ class Oids:
             raise UsageError(f"object {oid.hex()} has the last oid there is; none would be left for new objects")
         with self._lock:
             if number(oid) < self._end:
-                self._next = max(self._next, number(oid) + 1)
+                if self._ready[-1:] <= [oid]:  # else all of them are above; others may take the last meanwhile
+                    above = sum(each > oid for each in list(self._ready))
+                    del self._ready[above:]
                 return
             if number(oid) >= self._known:
                 self._reserve(number(oid) + 1, 0)
-            self._next = self._end = 0  # what is left of the block is below
+            self._ready.clear()  # what is left of the block is below
+            self._end = 0
 
     def _reserve(self, least: int, count: int) -> tuple[int, int]:
         """Reserve `count` oids after all that are reserved and after `least`: the first, and where they end."""

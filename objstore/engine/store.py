@@ -260,7 +260,8 @@ class DirectoryStore:
     # --- writing ---
 
     def new_oid(self) -> Oid:
-        self._require_writable()
+        if self._closed or self._membership.is_forked or self._options.read_only:
+            self._require_writable()
         try:
             return self._oids.new()
         except OSError as error:

@@ -286,7 +286,10 @@ class ObjectWriter:
         if isinstance(obj, WeakRef):
             return self._weak_reference(obj)
         oid = obj._p_oid
-        if oid is None or obj._p_jar is not self._jar:
+        jar = obj._p_jar
+        if oid is None and jar is None:
+            oid = self._jar.adopt(obj)
+        elif oid is None or jar is not self._jar:
             oid = self._oid_of(obj)
         self._references[oid] = None
         if cls is Blob:
