@@ -220,7 +220,7 @@ def test_every_operation_of_transactions_that_are_written_in_parts(
 
 
 def long_files(script: Script) -> None:
-    """Transactions that fill more than a few blocks are written over others of all lengths, and let go at closing."""
+    """Transactions of many blocks are written over others of all lengths, and let go at closing."""
     script.commit({0: "root", 1: "a" * 90_000, 2: "b"}, {0: (1, 2)})
     script.flush()
     script.commit({1: "c" * 80_000, 2: "d" * 9_000})
@@ -234,7 +234,7 @@ def long_files(script: Script) -> None:
 
 @every_depth
 @pytest.mark.parametrize("history", History)
-def test_every_operation_on_long_files_that_are_used_again(history: History, depth: Depth, record_property) -> None:
+def test_every_operation_on_long_files_used_again(history: History, depth: Depth, record_property) -> None:
     judge = run(long_files, history, Format.SEGMENTED)
     judge.sweep(limit=depth.limit)
     record_property("crash states tried", judge.tried)

@@ -536,3 +536,8 @@ class MultiMapMachine(RuleBasedStateMachine):
 
 MultiMapMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestMachine = MultiMapMachine.TestCase
+
+
+def test_a_cursor_of_the_wrong_kind_says_how_to_make_one():
+    with pytest.raises(UsageError, match=r"method cursor\(\)"):
+        MultiMapCursor(MultiMap())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import contextmanager, suppress
 
 import pytest
@@ -50,6 +51,78 @@ def test_an_exception_takes_back_what_was_changed_inside(db):
     fresh = opened(db)
     assert fresh.root.thing.n == 2
     assert list(fresh.root.tree) == list(range(20))
+
+
+def test_within_a_block_it_is_that_of_the_block(some):
+    """It was the thread's, in which nothing had happened, so an exception took back nothing."""
+    with some.transaction() as connection:
+        connection.root.a = 1
+        with given_up(some.savepoint()):
+            connection.root.a = 2
+            with some.transaction() as inner:
+                with given_up(some.savepoint()):
+                    inner.root.inner = 1
+                assert "inner" not in inner.root()
+            with given_up(some.savepoint()):
+                connection.root.a = 3
+            assert connection.root.a == 2
+        assert connection.root.a == 1
+
+    def change(connection):
+        with given_up(some.savepoint()):
+            connection.root.a = 4
+        connection.root.b = connection.root.a
+
+    some.run(change)
+    fresh = opened(some)
+    assert (fresh.root.a, fresh.root.b) == (1, 1)
+
+
+def test_after_a_block_it_is_the_threads_again(some):
+    connection = some.open()
+    with some.transaction():
+        pass
+    with given_up(some.savepoint()):
+        connection.root.a = 1
+    assert "a" not in connection.root()
+
+
+def test_each_task_has_its_own_blocks(some):
+    async def change(name, others):
+        with some.transaction() as connection:
+            await others.wait()
+            with given_up(some.savepoint()):
+                connection.root()[name] = 1
+                await asyncio.sleep(0)
+            connection.root()[f"{name} stays"] = 1
+
+    async def both():
+        others = asyncio.Barrier(2)
+        await asyncio.gather(change("a", others), change("b", others), return_exceptions=True)
+
+    asyncio.run(both())
+    kept = set(opened(some).root())
+    assert kept in ({"a stays"}, {"b stays"})  # they changed the same root, so one of them had a conflict
+
+
+def test_a_task_that_outlives_its_block_has_the_threads(some):
+    connection = some.open()
+
+    async def later(begun):
+        await begun.wait()
+        with given_up(some.savepoint()):
+            connection.root.a = 1
+
+    async def main():
+        begun = asyncio.Event()
+        with some.transaction():
+            task = asyncio.create_task(later(begun))
+            await asyncio.sleep(0)
+        begun.set()
+        await task
+
+    asyncio.run(main())
+    assert "a" not in connection.root()
 
 
 def test_without_one_the_changes_stay(some):

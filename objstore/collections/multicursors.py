@@ -34,6 +34,8 @@ class MultiMapCursor:
     """
 
     def __init__(self, pairs: Cursor, reverse: bool = False) -> None:
+        if not isinstance(pairs, Cursor):
+            raise UsageError("a cursor over a MultiMap is made with its method cursor()")
         self._pairs = pairs
         self._reverse = reverse
 

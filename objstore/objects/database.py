@@ -25,6 +25,7 @@ from objstore.errors import (
     UsageError,
 )
 from objstore.ids import NO_TID, ROOT, Oid, Tid, number, tid_at, tid_from, tid_moment, tid_seconds
+from objstore.objects.blocks import block_of, innermost
 from objstore.objects.connection import Connection
 from objstore.objects.options import DatabaseOptions
 from objstore.objects.pool import ConnectionPool
@@ -197,7 +198,7 @@ class DB:
         manager = transaction.TransactionManager()
         connection = self.open(manager)
         try:
-            with manager as current:
+            with manager as current, block_of(connection):
                 if note is not None:
                     current.note(note)
                 yield connection
@@ -230,7 +231,8 @@ class DB:
                 if note is not None:
                     current.note(note)
                 try:
-                    value = function(connection)
+                    with block_of(connection):
+                        value = function(connection)
                     manager.commit()
                 except Exception as error:
                     if attempt > retries or not manager.get().isRetryableError(error):
@@ -247,19 +249,19 @@ class DB:
     def savepoint(self, connection: Connection | None = None) -> Iterator[Any]:
         """A transaction within a transaction: on an exception what was changed inside is taken back.
 
-        The exception goes on, and the transaction too, for whoever catches it. The transaction is that of the
-        thread's manager, or of the manager of `connection`. Gives the savepoint, which may be rolled back by hand
-        as well. They nest. Nothing is committed by it. Raises UsageError for a connection of another database,
-        ClosedError, and what writing the changes to a savepoint raises.
+        The exception goes on, and the transaction too, for whoever catches it. The transaction is that of
+        `connection`; without one, of the innermost block of `transaction` or `run` that this is called in; outside
+        of these, of the thread's manager. Gives the savepoint, which may be rolled back by hand as well. They
+        nest. Nothing is committed by it. Raises UsageError for a connection of another database, ClosedError, and
+        what writing the changes to a savepoint raises.
         """
         self._shared.commits.require_open()
-        manager = transaction.manager
-        if connection is not None:
-            manager = connection.transaction_manager
-            if manager is None:
-                raise ClosedError("the connection")
-            if connection.db() is not self:
-                raise UsageError(f"the connection belongs to another database than {self._store.name}")
+        if connection is not None and connection.transaction_manager is None:
+            raise ClosedError("the connection")
+        if connection is not None and connection.db() is not self:
+            raise UsageError(f"the connection belongs to another database than {self._store.name}")
+        connection = connection or innermost(self)
+        manager = transaction.manager if connection is None else connection.transaction_manager
         moment = manager.savepoint()
         try:
             yield moment
