@@ -286,11 +286,12 @@ class Journal:
         return not self._has_long or sum(room for _, room in list(self._spares)) + size <= MAX_SPARE_BYTES
 
     def trim(self) -> None:
-        """Remove the spares whose files are long, before the store is closed. Raises OSError."""
+        """Remove the spares whose files are long, before the store is closed. One that cannot be removed stays."""
         while self._has_long and self._spares:
             path, _ = self._spares.pop()
-            if self.filesystem.size(f"{path}/{layouts.TRANSACTION_FILE}") > LASTING_SPARE_SIZE:
-                self._remove(path)
+            with contextlib.suppress(OSError):
+                if self.filesystem.size(f"{path}/{layouts.TRANSACTION_FILE}") > LASTING_SPARE_SIZE:
+                    self._remove(path)
 
     def keep_spare(self, name: layouts.SpareName) -> None:
         """Use, or remove, a spare directory that was found at opening."""

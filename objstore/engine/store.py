@@ -420,8 +420,7 @@ class DirectoryStore:
             if not self.read_only:
                 if self._options.flush_on_close:
                     self._flush_unless_others_do()
-                with contextlib.suppress(OSError):  # what stays is used again
-                    self.journal.trim()
+                self.journal.trim()
         except StorageError as error:
             failure = error
         finally:
