@@ -195,8 +195,8 @@ def remove_and_undo(db: objstore.DB, say: Say) -> bool:
     with db.transaction() as connection:
         assert name not in connection.root()["library"].modules
     removal = db.undoLog(0, 1)[0]
-    with db.transaction(note="undo that") as connection:
-        db.undo(removal["id"], connection.transaction_manager.get())
+    with db.transaction(note="undo that"):
+        db.undo(removal["id"])
     with db.transaction() as connection:
         library = connection.root()["library"]
         definitions = library.definitions.count(module=library.modules[name])

@@ -78,6 +78,18 @@ def test_within_a_block_it_is_that_of_the_block(some):
     assert (fresh.root.a, fresh.root.b) == (1, 1)
 
 
+def test_an_undo_within_a_block_is_its_transactions(full):
+    """It was the thread's, which nobody committed."""
+    with full.transaction() as connection:
+        connection.root.thing = Thing(n=1)
+    with full.transaction() as connection:
+        connection.root.thing.n = 2
+    last = full.undoLog(0, 1)[0]["id"]
+    with full.transaction():
+        full.undo(last)
+    assert opened(full).root.thing.n == 1
+
+
 def test_after_a_block_it_is_the_threads_again(some):
     connection = some.open()
     with some.transaction():

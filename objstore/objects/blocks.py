@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
+
+import transaction
 
 from objstore.objects.connection import Connection
 
@@ -25,10 +28,10 @@ def block_of(connection: Connection) -> Iterator[None]:
         _blocks.set(before)
 
 
-def innermost(db: object) -> Connection | None:
-    """The connection of the innermost block of a database; None outside of all."""
+def current_manager(db: object) -> Any:
+    """The transaction manager of the innermost block of a database; outside of all, that of the thread."""
     for connection in reversed(_blocks.get()):
         # A task that was begun inside may have outlived the block.
         if connection.transaction_manager is not None and connection.db() is db:
-            return connection
-    return None
+            return connection.transaction_manager
+    return transaction.manager

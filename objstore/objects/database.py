@@ -25,7 +25,7 @@ from objstore.errors import (
     UsageError,
 )
 from objstore.ids import NO_TID, ROOT, Oid, Tid, number, tid_at, tid_from, tid_moment, tid_seconds
-from objstore.objects.blocks import block_of, innermost
+from objstore.objects.blocks import block_of, current_manager
 from objstore.objects.connection import Connection
 from objstore.objects.options import DatabaseOptions
 from objstore.objects.pool import ConnectionPool
@@ -260,8 +260,7 @@ class DB:
             raise ClosedError("the connection")
         if connection is not None and connection.db() is not self:
             raise UsageError(f"the connection belongs to another database than {self._store.name}")
-        connection = connection or innermost(self)
-        manager = transaction.manager if connection is None else connection.transaction_manager
+        manager = current_manager(self) if connection is None else connection.transaction_manager
         moment = manager.savepoint()
         try:
             yield moment
@@ -277,7 +276,8 @@ class DB:
         return self.store.history_mode is History.FULL
 
     def undo(self, id: str | bytes, txn: Any = None) -> None:
-        """Undo a transaction when `txn`, or the thread's current transaction, commits.
+        """Undo a transaction when `txn` commits: by default that of the block of `transaction` or `run` that this
+        is called in, else the thread's.
 
         `id` is the `id` of an entry of `undoLog`. Changes made since to the same objects are resolved, or
         the commit fails with UndoError. Raises HistoryMissingError where the store keeps no history.
@@ -292,7 +292,7 @@ class DB:
         if self.store.read_only:
             raise ReadOnlyError(self.store.name)
         tids = [tid_of(each) for each in ([ids] if isinstance(ids, str | bytes) else ids)]
-        (txn if txn is not None else transaction.get()).join(Undo(self._shared, tids))
+        (txn if txn is not None else current_manager(self).get()).join(Undo(self._shared, tids))
 
     def undoLog(
         self, first: int = 0, last: int = -20, filter: Callable[[Entry], bool] | None = None
