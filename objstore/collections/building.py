@@ -14,6 +14,8 @@ from objstore.contracts import Progress
 from objstore.errors import POSKeyError, UniqueError
 from objstore.objects.following import followers, set_followers
 
+BATCH = 10_000
+"""After how many members a savepoint is made."""
 Relying = Callable[[Persistent], object]
 """Is told of each object that was looked at: the commit fails if another transaction has changed it."""
 
@@ -35,11 +37,14 @@ class Batches:
         if self._size and self._done % self._size == 0:
             if self._jar is not None:
                 self._jar.transaction_manager.savepoint(optimistic=True)
-            if self._progress is not None:
-                self._progress(self._phase, self._done, self._total)
+            self._tell()
 
     def end(self) -> None:
         """All are done."""
+        if not self._size or self._done % self._size or not self._done:
+            self._tell()
+
+    def _tell(self) -> None:
         if self._progress is not None:
             self._progress(self._phase, self._done, self._total)
 

@@ -259,11 +259,11 @@ class Collection(Persistent, NamesMembers):
         return self._members.by_key.definition
 
     def add_index(
-        self, name: str, index: Any, *, progress: Progress | None = None, batch: int | None = None
+        self, name: str, index: Any, *, progress: Progress | None = None, batch: int | None = building.BATCH
     ) -> None:
         """Add an index and put all members into it.
 
-        `batch` makes a savepoint after so many members, so that memory is bounded; `progress` is called then,
+        After every `batch` members a savepoint bounds the memory (None makes none), and `progress` is called,
         with the phase, how many are done, and how many there are. Conflicts with every other transaction
         that changes members or indexes meanwhile. Raises UsageError, UniqueError, KeyTypeError; there is no
         index then.
