@@ -37,10 +37,10 @@ from objstore.revisions import Details, Revision, RevisionSummary, Transaction
 MAX_SPARES = 512
 MAX_SPARE_SIZE = 2**20
 """A file longer than this many bytes is removed rather than kept for reuse."""
-MAX_SPARE_BYTES = 32 * 2**20
-"""How many all of them may have together."""
 LASTING_SPARE_SIZE = 64 * 2**10
 """A longer one is not kept beyond the time for which the store is open."""
+MAX_SPARE_BYTES = 32 * 2**20
+"""A longer one is kept only while all of them have no more together."""
 MAPPED_SIZE = 2**20
 """A file with more than this many bytes is mapped to be flushed, so that its size costs no memory."""
 
@@ -281,9 +281,10 @@ class Journal:
         """Whether one more spare is kept, whose file is so long."""
         if size > MAX_SPARE_SIZE or len(self._spares) >= MAX_SPARES:
             return False
-        if size > LASTING_SPARE_SIZE:
-            self._has_long = True
-        return not self._has_long or sum(room for _, room in list(self._spares)) + size <= MAX_SPARE_BYTES
+        if size <= LASTING_SPARE_SIZE:
+            return True
+        self._has_long = True
+        return sum(room for _, room in list(self._spares)) + size <= MAX_SPARE_BYTES
 
     def trim(self) -> None:
         """Remove the spares whose files are long, before the store is closed. One that cannot be removed stays."""
