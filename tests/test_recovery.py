@@ -246,6 +246,14 @@ def test_spares_take_little_room(filesystem, monkeypatch):
     commit(store, {0: "z" * 2**20})
     store.flush()
     assert len(journal_of(store)) == 4
+    for _ in range(3):  # what was written over them since makes them no shorter
+        for number in range(4):
+            commit(store, {10 + number: "short"})
+        for number in range(8):
+            commit(store, {number: "x" * 100_000})
+        store.flush()
+        lengths = [filesystem.size(f"{store.directory.journal}/{each}/t") for each in journal_of(store)]
+        assert sum(each for each in lengths if each > 64 * 2**10) <= 500_000
     assert contents(store, range(1, 8)) == dict.fromkeys(range(1, 8), "x" * 100_000)
 
 

@@ -84,6 +84,7 @@ class Journal:
         # Directories to be used again, and how much room their files have at least. Append and pop are atomic.
         self._spares: list[tuple[str, int]] = []
         self._mine: set[str] = set()  # these, and those that a transaction is being written into
+        self._rooms: dict[bytes, int] = {}  # what long files have, by the token of who is written over them
 
     # --- writing ---
 
@@ -94,6 +95,8 @@ class Journal:
         while self._spares:
             try:
                 path, room = self._spares.pop()
+                if room > LASTING_SPARE_SIZE:
+                    self._rooms[token] = room
                 return Draft(self.filesystem, path, token, details, self._open(path), recycled=True, room=room)
             except (IndexError, FileNotFoundError):  # another thread took the last, or somebody removed it
                 continue
@@ -257,9 +260,10 @@ class Journal:
     def discard(self, draft: Draft) -> None:
         """Let go of a draft; its directory is used again if it was before. Raises OSError."""
         draft.close()
+        room = self._rooms.pop(draft.token, 0)
         if draft.recycled and draft.size <= MAX_SPARE_SIZE:
             draft.remove_blobs()
-            self._spares.append((draft.path, 0))
+            self._spares.append((draft.path, room))
         else:
             self._remove(draft.path)
 
@@ -269,11 +273,12 @@ class Journal:
         One that had blobs is removed, with those that nobody wants any more.
         """
         size, token = waiting.size, waiting.header.token
-        if self._has_place(size) and not waiting.blobs:
+        room = max(size + -size % BLOCK, self._rooms.pop(token, 0))
+        if self._has_place(room) and not waiting.blobs:
             spare = f"{self.path}/{layouts.spare_name(token)}"
             self.filesystem.rename(waiting.path, spare)
             if token.startswith(self._prefix):
-                self._keep(spare, size + -size % BLOCK)
+                self._keep(spare, room)
         else:
             self._remove(waiting.path)
 
