@@ -273,5 +273,5 @@ def require_ordered(*values: Any) -> None:
     """Raises TypeError for what has no order, as BTrees do for keys."""
     for each in values:
         kind: Any = type(each)
-        if kind.__lt__ is _NO_ORDER.__lt__:
+        if each is None or kind.__lt__ is _NO_ORDER.__lt__:  # from Python 3.13 on None has an `__lt__` of its own
             raise TypeError(f"keys and values of a MultiMap are kept in order, and {each!r} has none")
