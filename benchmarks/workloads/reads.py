@@ -93,6 +93,6 @@ WORKLOADS = (
         title="scan of a BTree's 100,000 values, object cache empty",
         metrics=(Metric("objects/s", "/s", ratio_at_least(1.5), lower_is_better=False),),
         start=ScanRun,
-        rounds=3,
+        rounds=5,
     ),
 )

@@ -131,6 +131,9 @@ class _Planner:
         self._catalog = catalog_of(members)
 
     def plan(self, condition: Condition) -> Plan:
+        served = self._served(condition) if isinstance(condition, Term) else None
+        if served is not None:  # the most usual question needs no choice
+            return Plan(served, [])
         conditions = conjuncts(condition)
         source, left = self._conjunction(conditions)
         checks = [self.check(each) for each in left]
@@ -138,6 +141,13 @@ class _Planner:
         if reading:
             source = _filtered(source or Everything(self._members), reading)
         return Plan(source or Everything(self._members), [check for check in checks if check.loads])
+
+    def _served(self, term: Term) -> Source | None:
+        """What an index on just this has, if there is one of all members that have it."""
+        parts = self._parts(term)
+        position = self._catalog.whole(parts, multiple=term.test.of_several)
+        built = self._members.built[position] if position is not None else None
+        return Spans(built, term.test.spans(len(parts)), term) if built is not None else None
 
     def _source(self, condition: Condition) -> Source | None:
         """A source of exactly what fulfils a condition, without looking at objects; None where there is none."""
