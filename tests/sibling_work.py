@@ -131,6 +131,14 @@ def die_before_sync(_: Pipe, path: str) -> None:
             thing.n += 1
 
 
+def commit_once(pipe: Pipe, path: str) -> None:
+    """Change what nobody else does, and say so."""
+    with objstore.open(path, create=False, background=False) as db:
+        with db.transaction() as connection:
+            connection.root.once = True
+        pipe.send("committed")
+
+
 def hold_snapshot(pipe: Pipe, path: str) -> None:
     """Read, and do not go on."""
     db = objstore.open(path, create=False, background=False)

@@ -145,6 +145,22 @@ def test_a_commit_after_a_death_before_the_sync(nursery, tmp_path):
             assert sibling_work.require_equal(connection)[0] == 2
 
 
+def test_who_takes_the_place_of_a_process_that_died_before_the_sync(nursery, tmp_path):
+    """It had the dead one's block, so that its unsynced transaction looked like one of a living process, and
+    everybody waited for that.
+    """
+    with sibling_work.filled(tmp_path / "store") as db:
+        for number in range(3):
+            sibling = nursery.start(sibling_work.die_before_sync, str(tmp_path / "store"))
+            assert sibling.wait() == -signal.SIGKILL
+            after = nursery.start(sibling_work.commit_once, str(tmp_path / "store"))
+            assert after.receive() == "committed"
+            assert after.wait() == 0
+            with db.transaction() as connection:
+                assert sibling_work.require_equal(connection)[0] == number + 1
+        assert len(list(db.store._membership.board.used_blocks())) <= 3
+
+
 def test_the_snapshot_of_a_zombie(nursery, tmp_path):
     """A process that was killed and not yet waited for holds no snapshot back: it is there, and does not live."""
     with sibling_work.filled(tmp_path / "store") as db:

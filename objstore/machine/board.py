@@ -120,17 +120,26 @@ class Board:
     # --- the blocks ---
 
     def claim(self, pid: int, start: int, is_writer: bool) -> int:
-        """A block for a process, with the claims lock held; its number. Raises StorageError where none is free."""
+        """A block for a process, with the claims lock held; its number. Raises StorageError where none is free.
+
+        The block of one that died between publishing and syncing stays its own until somebody has synced what it
+        left: else that would look like the new owner's, and all would wait for it.
+        """
         words = self.words
         for block in range(BLOCKS_LIMIT):
             at = _BLOCKS_AT + BLOCK * block
-            if words[at] == 0 or not is_alive(words[at], words[at + 1]):
+            if (words[at] == 0 or not is_alive(words[at], words[at + 1])) and not self._has_unsynced(block):
                 self.clear(block)
                 words[at + 1], words[at + 2] = start, int(is_writer)
                 words[at] = pid
                 words[BLOCKS] = max(words[BLOCKS], block + 1)
                 return block
         raise StorageError(f"{self.path}: too many readers; `objstore readers` lists them")
+
+    def _has_unsynced(self, block: int) -> bool:
+        """Whether a transaction of the ring is yet to be synced by who has, or had, a block."""
+        count = self.words[COUNT]
+        return any(self.state(at) == OWNED + block for at in range(max(self.words[HINT], count - RING), count))
 
     def clear(self, block: int) -> None:
         """Free a block, whose owner is gone or goes."""
