@@ -176,10 +176,13 @@ def collide(db: objstore.DB, say: Say) -> int:
 
 
 def forget(db: objstore.DB, say: Say) -> int:
-    """Take the modules out that no other imports; how many these were."""
+    """Take the modules out that no other imports, but one that defines something; how many these were."""
     with db.transaction(note="forget the modules that nobody imports") as connection:
         library = connection.root()["library"]
         names = library.imported_by_nobody()
+        defining = {each.module.name for each in library.definitions.values()}
+        if defining and defining <= set(names):
+            names.remove(min(defining))
         for name in names:
             library.forget(name)
         say(f"{len(names)} modules, such as {', '.join(names[:3])}, are imported by no other: they were taken out")
@@ -190,7 +193,11 @@ def remove_and_undo(db: objstore.DB, say: Say) -> bool:
     """Remove a module in one transaction, and undo that; whether it is back."""
     with db.transaction(note="remove the module with the most definitions") as connection:
         library = connection.root()["library"]
-        [(name, _)] = Counter(each.module.name for each in library.definitions.values()).most_common(1)
+        defined = Counter(each.module.name for each in library.definitions.values())
+        if not defined:
+            say("no module defines anything, so none is removed")
+            return False
+        [(name, _)] = defined.most_common(1)
         library.forget(name)
     with db.transaction() as connection:
         assert name not in connection.root()["library"].modules
