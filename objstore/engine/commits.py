@@ -6,11 +6,13 @@ or processes. Nobody is shown anything newer than `durable`. Conflicts are looke
 of the transactions since one's snapshot, which are kept here while anybody may need them.
 
 Both are what this process knows: the ring of the board tells what others have committed and synced since, and
-`peers` takes that over. A transaction whose process died before it could sync it is synced by whoever waits.
+`peers` takes that over. A transaction whose process died before it could sync it is synced by whoever waits; so is
+one that is not synced for long, whatever keeps its process from it.
 """
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_right
 from collections.abc import Callable, Container
 from threading import Condition, Lock
@@ -28,6 +30,10 @@ _GLANCE = 0.0001
 """Seconds between looks at whether another process has synced."""
 _PATIENCE = 50
 """Looks after which it is asked whether that process lives."""
+_LONG = 5.0
+"""Seconds after which who waits syncs what it waits for, whoever was to do that: a signal such as Ctrl-C may have
+taken the owner from its work, and to sync twice does no harm.
+"""
 
 _NOTHING: frozenset[Oid] = frozenset()
 
@@ -210,24 +216,29 @@ class Commits:
         return at != board.words[COUNT] and (board.state(at) == SYNCED or at < board.words[HINT])
 
     def _wait(self, tid: Tid) -> None:
-        looks = 0
+        looks, first, since = 0, -1, 0.0
         while self.durable < tid:
             self.require_sound()
             at = self._durable_count
+            if at != first:
+                first, since = at, time.monotonic()
             owner = self._board.state(at) - OWNED
             if owner == self._membership.block:
                 with self._settled:
                     self._waiting += 1
                     try:
                         if self._durable_count == at and self._board.state(at) != SYNCED:
-                            self._settled.wait(1.0)
+                            self._settled.wait(min(1.0, _LONG))
                     finally:
                         self._waiting -= 1
             else:
                 self._rest(at)
-                looks += 1
-                if looks % _PATIENCE == 0 and self._is_orphaned(at):
+            looks += 1
+            if (looks % _PATIENCE == 0 and self._is_orphaned(at)) or time.monotonic() - since >= _LONG:
+                try:
                     self._rescue(at)
+                except OSError as error:
+                    raise self._give_up(error.strerror or str(error)) from error
             self.advance()
 
     def _rest(self, at: int) -> None:
@@ -252,10 +263,19 @@ class Commits:
         return owner >= 0 and owner != self._membership.block and not self._membership.owner_is_alive(owner)
 
     def _rescue(self, at: int) -> None:
-        """Sync a transaction whose process died before it did."""
-        if self.rescue is not None and self._board.state(at) != SYNCED:
+        """Sync a transaction in place of who was to. Raises OSError where it is not known to be durable then."""
+        if self.rescue is None or self._is_settled(at):
+            return
+        try:
             self.rescue(tid_from(self._board.tid(at)), tid_from(self._board.tid(at - 1)))
+        except OSError:
+            if not self._is_settled(at):  # else it was, and may be flushed by now
+                raise
+        else:
             self._board.settle(at)
+
+    def _is_settled(self, at: int) -> bool:
+        return self._board.state(at) == SYNCED or self._board.words[HINT] > at
 
     def changed(self, after: Tid, upto: Tid, except_for: Container[Tid] = ()) -> frozenset[Oid] | None:
         """The oids changed by transactions with `after` < tid <= `upto`, those of some left out.

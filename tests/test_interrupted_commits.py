@@ -1,0 +1,105 @@
+"""A signal such as Ctrl-C takes a commit from its work: what is published is made durable by whoever needs it."""
+
+from __future__ import annotations
+
+import errno
+from threading import Thread
+
+import pytest
+from stores import commit, contents, open_on
+
+from objstore.engine import commits
+from objstore.engine.commits import Commits
+from objstore.errors import StorageFailedError
+from objstore.machine.memory import MemoryFilesystem
+from objstore.machine.posix import PosixFilesystem
+
+
+@pytest.fixture
+def filesystem():
+    return MemoryFilesystem()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(commits, "_LONG", 0.05)
+
+
+def interrupt(monkeypatch, store, values):
+    """Commit, and have Ctrl-C come once that is published."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Commits, "make_durable", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            commit(store, values)
+
+
+def test_the_next_commit_of_the_process_syncs_it(filesystem, monkeypatch):
+    """It waited for ever: for itself."""
+    store = open_on(filesystem)
+    before = commit(store, {0: "before"})
+    interrupt(monkeypatch, store, {1: "interrupted"})
+    assert store.last_tid() == before
+    last = commit(store, {2: "after"})
+    assert store.last_tid() == last
+    assert contents(store, range(3)) == {0: "before", 1: "interrupted", 2: "after"}
+    store.flush()
+    store.close()
+    assert contents(open_on(filesystem), range(3)) == {0: "before", 1: "interrupted", 2: "after"}
+
+
+def test_several_that_wait_for_it_all_go_on(filesystem, monkeypatch):
+    store = open_on(filesystem)
+    interrupt(monkeypatch, store, {0: "interrupted"})
+    threads = [Thread(target=commit, args=(store, {number: number})) for number in range(1, 9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert contents(store, range(9)) == {0: "interrupted", **{number: number for number in range(1, 9)}}
+
+
+def test_another_process_syncs_it(tmp_path, monkeypatch):
+    """Its owner lives, so nobody took it for orphaned."""
+    monkeypatch.setattr("stores.PATH", str(tmp_path / "store"))
+    first, second = open_on(PosixFilesystem()), open_on(PosixFilesystem())
+    interrupt(monkeypatch, first, {0: "interrupted"})
+    commit(second, {1: "second"})
+    assert contents(second, range(2)) == {0: "interrupted", 1: "second"}
+    assert contents(first, range(2)) == {0: "interrupted", 1: "second"}
+    second.close()
+    first.close()
+
+
+def test_what_cannot_be_synced_stops_everybody(filesystem, monkeypatch):
+    store = open_on(filesystem)
+    commit(store, {0: "before"})
+    interrupt(monkeypatch, store, {0: "interrupted"})
+
+    def broken(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    store._commits.rescue = broken
+    with pytest.raises(StorageFailedError, match="cannot be synced"):
+        commit(store, {1: "after"})
+    with pytest.raises(StorageFailedError):
+        commit(store, {2: "never"})
+    assert contents(store, [0]) == {0: "before"}
+
+
+def test_one_that_was_synced_and_flushed_meanwhile_needs_nothing(filesystem, monkeypatch):
+    """Who was about to sync it finds no file: its owner was only slow."""
+    store = open_on(filesystem)
+    interrupt(monkeypatch, store, {0: "slow"})
+    [waiting] = store._lookup.index.transactions()
+
+    def too_late(*_):
+        store._commits._settle(waiting.tid)
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    store._commits.rescue = too_late
+    commit(store, {1: "after"})
+    assert contents(store, range(2)) == {0: "slow", 1: "after"}
