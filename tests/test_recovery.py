@@ -12,6 +12,7 @@ from objstore.formats.layouts import done_name
 from objstore.formats.transactions import decode_header
 from objstore.ids import NO_TID, tid_from
 from objstore.machine.memory import MemoryFilesystem
+from objstore.machine.posix import PosixFilesystem
 
 
 @pytest.fixture
@@ -255,6 +256,21 @@ def test_spares_take_little_room(filesystem, monkeypatch):
         lengths = [filesystem.size(f"{store.directory.journal}/{each}/t") for each in journal_of(store)]
         assert sum(each for each in lengths if each > 64 * 2**10) <= 500_000
     assert contents(store, range(1, 8)) == dict.fromkeys(range(1, 8), "x" * 100_000)
+
+
+def test_long_files_of_other_processes_are_let_go(tmp_path, monkeypatch):
+    """Who closes the store knows of his own only."""
+    monkeypatch.setattr("stores.PATH", str(tmp_path / "store"))
+    first, second = open_on(PosixFilesystem()), open_on(PosixFilesystem())
+    commit(first, {0: "x" * 100_000})
+    commit(second, {1: "y" * 100_000})
+    commit(second, {2: "short"})
+    first.flush()
+    assert len(journal_of(first)) == 2
+    second.close()
+    first.close()
+    assert [name[:6] for name in journal_of(first)] == ["spare_"]
+    assert contents(open_on(PosixFilesystem()), range(3)) == {0: "x" * 100_000, 1: "y" * 100_000, 2: "short"}
 
 
 def test_a_recycled_directory_is_used_again(filesystem):

@@ -274,22 +274,25 @@ class Journal:
         """
         size, token = waiting.size, waiting.header.token
         room = max(size + -size % BLOCK, self._rooms.pop(token, 0))
-        if self._has_place(room) and not waiting.blobs:
+        is_mine = token.startswith(self._prefix)
+        if self._has_place(room, is_mine=is_mine) and not waiting.blobs:
             spare = f"{self.path}/{layouts.spare_name(token)}"
             self.filesystem.rename(waiting.path, spare)
-            if token.startswith(self._prefix):
+            if is_mine:
                 self._keep(spare, room)
         else:
             self._remove(waiting.path)
 
-    def _has_place(self, size: int) -> bool:
-        """Whether one more spare is kept, whose file is so long."""
+    def _has_place(self, size: int, *, is_mine: bool) -> bool:
+        """Whether one more spare is kept, whose file is so long. A long one of another process is not: that would
+        not know of it when it closes.
+        """
         if size > MAX_SPARE_SIZE or len(self._spares) >= MAX_SPARES:
             return False
         if size <= LASTING_SPARE_SIZE:
             return True
-        self._has_long = True
-        return sum(room for _, room in list(self._spares)) + size <= MAX_SPARE_BYTES
+        self._has_long |= is_mine
+        return is_mine and sum(room for _, room in list(self._spares)) + size <= MAX_SPARE_BYTES
 
     def trim(self) -> None:
         """Remove the spares whose files are long, before the store is closed. One that cannot be removed stays."""
