@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import errno
+import sys
+from linecache import getline
+from pathlib import Path
 from threading import Thread
 
 import pytest
+import transaction
+from persistent.list import PersistentList
 from stores import commit, contents, open_on
+from things import Thing
 
+import objstore
+from objstore.contracts import History
 from objstore.engine import commits
 from objstore.engine.commits import Commits
 from objstore.errors import StorageFailedError
 from objstore.machine.memory import MemoryFilesystem
 from objstore.machine.posix import PosixFilesystem
+from objstore.upkeep.check import check
 
 
 @pytest.fixture
@@ -103,3 +112,75 @@ def test_one_that_was_synced_and_flushed_meanwhile_needs_nothing(filesystem, mon
     store._commits.rescue = too_late
     commit(store, {1: "after"})
     assert contents(store, range(2)) == {0: "slow", 1: "after"}
+
+
+PACKAGE = str(Path(objstore.__file__).parent)
+
+
+def raise_at(line):
+    """A trace function that raises KeyboardInterrupt before it runs the line of this number of the package's."""
+    left = line
+
+    def trace(frame, event, _):
+        nonlocal left
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        # Where a block with a lock ends, no signal comes in between, as it would here.
+        if event == "line" and not getline(frame.f_code.co_filename, frame.f_lineno).strip().startswith("with "):
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+        return trace
+
+    return trace
+
+
+def commits_interrupted_at_lines(db, beside, step):
+    """Break off a commit at each line that it runs, one after the other, and go on each time; how many."""
+    manager = transaction.TransactionManager()
+    connection = db.open(manager)
+    line = acknowledged = whole = 0
+    while whole < 3:  # more lines than a commit has
+        line += step
+        manager.begin()
+        thing = connection.root.thing
+        assert thing.n >= acknowledged
+        wanted = thing.n = thing.n + 1
+        connection.root.list.append(line)
+        thing.new = Thing(n=line)
+        before = sys.gettrace()
+        sys.settrace(raise_at(line))
+        try:
+            manager.commit()
+            whole += 1
+            acknowledged = wanted
+        except KeyboardInterrupt:
+            whole = 0
+        finally:
+            sys.settrace(before)
+        manager.abort()
+        for each in beside:
+            with each.transaction() as other:
+                other.root.beside.n += 1
+                assert other.root.thing.n == len(other.root.list)
+    connection.close()
+    return line // step
+
+
+@pytest.mark.parametrize("history", History)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_commits_interrupted_at_many_lines(tmp_path, history, processes, record_property):
+    """A directory was given back that held a committed transaction, and the next was written over it."""
+    path = tmp_path / "store"
+    options = {"flush_transactions": 20, "flush_age": 0.05}
+    with objstore.open(path, history=history, **options) as db, objstore.open(path, **options) as another:
+        with db.transaction() as connection:
+            connection.root.thing, connection.root.beside = Thing(n=0), Thing(n=0)
+            connection.root.list = PersistentList()
+        beside = [another, db][:processes]
+        record_property("commits interrupted", commits_interrupted_at_lines(db, beside, 7))
+        assert [each for each in check(db.store) if each.kind not in ("leftover", "unreachable")] == []
+    with objstore.open(path) as db:
+        root = db.open().root
+        assert root.thing.n == len(root.list)
+        assert [each for each in check(db.store) if each.kind not in ("leftover", "unreachable")] == []

@@ -155,7 +155,7 @@ class Mutex(Protocol):
         """Take it; whether that was possible, if not `blocking`."""
 
     def release(self) -> None:
-        """Let go of it."""
+        """Let go of it, if it is held."""
 
     def close(self) -> None:
         """Close its file. In a forked child this leaves to the parent what the parent holds."""

@@ -15,7 +15,9 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Container
-from threading import Condition, Lock
+from operator import itemgetter
+from threading import Condition, Lock, RLock
+from typing import Any
 
 from objstore.engine.failures import storage_error
 from objstore.engine.membership import Membership
@@ -36,6 +38,7 @@ taken the owner from its work, and to sync twice does no harm.
 """
 
 _NOTHING: frozenset[Oid] = frozenset()
+_tid = itemgetter(0)
 
 
 class WriterLock:
@@ -43,31 +46,33 @@ class WriterLock:
 
     def __init__(self, membership: Membership) -> None:
         self._membership = membership
-        self._lock = Lock()
+        self._lock: Any = RLock()  # because this kind knows its owner
         self.entered: Callable[[], None] = lambda: None
         """Called when the lock was taken: takes over what others have committed."""
 
+    @property
+    def is_mine(self) -> bool:
+        """Whether the thread that asks holds it."""
+        return bool(self._lock._is_owned())
+
     def acquire(self) -> None:
-        """Take it. Raises what taking over meets; then it is not held."""
+        """Take it. Raises what taking over meets. Whether or not it raises, `release` is to be called."""
         self._lock.acquire()
-        try:
-            self._membership.writer.acquire()
-            try:
-                self.entered()
-            except BaseException:
-                self._membership.writer.release()
-                raise
-        except BaseException:
-            self._lock.release()
-            raise
+        self._membership.writer.acquire()
+        self.entered()
 
     def release(self) -> None:
-        """Let go of it."""
-        self._membership.writer.release()
-        self._lock.release()
+        """Let go of it; nothing, where this thread does not hold it: it may have been interrupted anywhere."""
+        if self.is_mine:
+            self._membership.writer.release()
+            self._lock.release()
 
     def __enter__(self) -> None:
-        self.acquire()
+        try:
+            self.acquire()
+        except BaseException:
+            self.release()
+            raise
 
     def __exit__(self, *_: object) -> None:
         self.release()
@@ -95,8 +100,7 @@ class Commits:
         self._path = path
         self._failure: StorageFailedError | None = None
         self._forgotten = self.last  # the lists tell all changes after this tid
-        self._tids: list[Tid] = []
-        self._changes: list[frozenset[Oid]] = []
+        self._changes: list[tuple[Tid, frozenset[Oid]]] = []
         self._remembered = 0
         self._watched: bytearray | None = None  # what was changed since `watch`, packed
 
@@ -106,7 +110,6 @@ class Commits:
             self.known, self._durable_count = standing.known, standing.durable_count
             self.durable = standing.durable
             self.last = self._forgotten = standing.found.last
-            self._tids.clear()
             self._changes.clear()
             self._remembered = 0
 
@@ -134,30 +137,32 @@ class Commits:
         """Make a committed transaction the last one. Called with `writer` held."""
         self._remember(tid, oids)
         self._places[tid] = self._board.append(number(tid), self._membership.block)
-        self.known += 1
         self.last = tid
+        self.known += 1
         self._board.words[BUSY] = 0
 
     def take_over(self, tid: Tid, oids: frozenset[Oid] | None) -> None:
-        """Know the next transaction of the ring, committed by another process; `oids` None: nobody knows which."""
+        """Know the next transaction of the ring, committed by another process; `oids` None: nobody knows which.
+
+        If that is broken off, as by Ctrl-C, it may be done again: it counts as known last.
+        """
         if oids is not None:
             self._remember(tid, oids)
         else:
             with self._lock:
-                self._forget(len(self._tids))
+                self._forget(len(self._changes))
                 self._forgotten = tid
-        self.known += 1
         self.last = tid
+        self.known += 1
 
     def _remember(self, tid: Tid, oids: frozenset[Oid]) -> None:
         with self._lock:
-            self._tids.append(tid)
-            self._changes.append(oids)
+            self._changes.append((tid, oids))
             self._remembered += len(oids)
             if self._watched is not None:
                 self._watched += b"".join(oids)
             if self._remembered > MAX_REMEMBERED:
-                self._forget(len(self._tids) // 2)
+                self._forget(len(self._changes) // 2)
 
     def make_durable(self, tid: Tid, sync: Callable[[], None]) -> None:
         """Sync a published transaction, and return once all before it are durable too.
@@ -170,13 +175,12 @@ class Commits:
             self._settle(tid)
         except OSError as error:
             raise self._give_up(error.strerror or str(error)) from error
-        except BaseException:  # as by Ctrl-C; but nobody else can sync it, and all that come after it wait for it
+        except BaseException:  # as by Ctrl-C; but all that come after it wait for it
             try:
                 sync()
                 self._settle(tid)
-            except BaseException as error:
-                self._give_up(repr(error))
-                raise
+            except OSError as error:
+                raise self._give_up(error.strerror or str(error)) from error
             raise
         if self.durable < tid:
             self._wait(tid)
@@ -199,13 +203,14 @@ class Commits:
     def advance(self) -> None:
         """Move `durable` on over all that are known and synced, and have none before them that is not."""
         with self._settled:
-            board, before = self._board, self._durable_count
-            while self._durable_count < self.known and board.state(self._durable_count) == SYNCED:
-                self._durable_count += 1
-            if self._durable_count > before:
-                self.durable = tid_from(board.tid(self._durable_count - 1))
-                if board.words[HINT] < self._durable_count:
-                    board.words[HINT] = self._durable_count
+            board, count = self._board, self._durable_count
+            while count < self.known and board.state(count) == SYNCED:
+                count += 1
+            if count > self._durable_count:
+                self.durable = tid_from(board.tid(count - 1))
+                self._durable_count = count
+                if board.words[HINT] < count:
+                    board.words[HINT] = count
                 if self._waiting:
                     self._settled.notify_all()
 
@@ -287,8 +292,9 @@ class Commits:
         with self._lock:
             if after < self._forgotten:
                 return None
-            first, end = bisect_right(self._tids, after), bisect_right(self._tids, upto)
-            sets = [self._changes[at] for at in range(first, end) if self._tids[at] not in except_for]
+            first = bisect_right(self._changes, after, key=_tid)
+            end = bisect_right(self._changes, upto, first, key=_tid)
+            sets = [oids for tid, oids in self._changes[first:end] if tid not in except_for]
         return sets[0] if len(sets) == 1 else _NOTHING.union(*sets)
 
     def watch(self) -> None:
@@ -312,10 +318,10 @@ class Commits:
     def forget(self, upto: Tid) -> None:
         """Nobody's snapshot is older than `upto`: what was changed by then need not be known."""
         with self._lock:
-            self._forget(bisect_right(self._tids, upto))
+            self._forget(bisect_right(self._changes, upto, key=_tid))
 
     def _forget(self, count: int) -> None:
         if count:
-            self._forgotten = self._tids[count - 1]
-            self._remembered -= sum(len(oids) for oids in self._changes[:count])
-            del self._tids[:count], self._changes[:count]
+            self._forgotten = self._changes[count - 1][0]
+            self._remembered -= sum(len(oids) for _, oids in self._changes[:count])
+            del self._changes[:count]

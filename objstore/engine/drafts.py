@@ -49,6 +49,8 @@ class Draft:
     ) -> None:
         """`room` is how many bytes a recycled file is known to have."""
         self.path = path
+        self.is_named = False
+        """Whether it has its last name, or is about to get it."""
         self.token = token
         self._filesystem = filesystem
         self._details = details

@@ -132,7 +132,12 @@ class Journal:
     def name(self, draft: Draft, tid: Tid, previous: Tid) -> None:
         """Give a draft its last name. Raises OSError; it has the one before still then."""
         path = f"{self.path}/{layouts.done_name(tid, previous)}"
-        self.filesystem.rename(draft.path, path)
+        draft.is_named = True
+        try:
+            self.filesystem.rename(draft.path, path)
+        except OSError:
+            draft.is_named = False
+            raise
         self._mine.discard(draft.path)
         draft.path = path
 
@@ -258,9 +263,14 @@ class Journal:
     # --- letting go ---
 
     def discard(self, draft: Draft) -> None:
-        """Let go of a draft; its directory is used again if it was before. Raises OSError."""
+        """Let go of a draft; its directory is used again if it was before. Raises OSError.
+
+        One that was named may be committed: it stays as it is.
+        """
         draft.close()
         room = self._rooms.pop(draft.token, 0)
+        if draft.is_named:
+            return
         if draft.recycled and draft.size <= MAX_SPARE_SIZE:
             draft.remove_blobs()
             self._spares.append((draft.path, room))

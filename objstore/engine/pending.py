@@ -248,8 +248,10 @@ class Pending:
                 self._cover_new_oids()
                 self._draft.complete()
                 self._draft.sync_blobs()
+            if workshop.commits.writer.is_mine:
+                raise UsageError("this thread is about to commit another transaction to the same store")
+            self._writing = True  # first, so that whatever interrupts this, the lock is let go of
             workshop.commits.writer.acquire()
-            self._writing = True
             workshop.commits.require_sound()
             self._require_in_order()
             if self._check(workshop.commits.last) and self._draft is not None:
@@ -354,26 +356,24 @@ class Pending:
             return commits.durable
         previous = commits.last
         tid = self._restored or next_tid(previous, self._workshop.clock())
-        commits.begin()
         try:
-            journal.name(draft, tid, previous)
-        except OSError as error:  # it is a draft still
-            commits.give_back()
-            self.abort()
-            raise storage_error(journal.path, error) from error
-        try:
-            waiting = journal.commit(draft, self._details, tid, previous, commits.durable)
-            self._workshop.publish(waiting)
-        except BaseException as error:
-            draft.close()
-            failure = commits.fail(f"a commit was interrupted while it wrote its header: {error}")
-            if isinstance(error, OSError):
-                raise failure from error
-            raise
-        finally:
+            commits.begin()
+            try:
+                journal.name(draft, tid, previous)
+            except OSError as error:  # it is a draft still
+                commits.give_back()
+                raise storage_error(journal.path, error) from error
+            try:
+                waiting = journal.commit(draft, self._details, tid, previous, commits.durable)
+                self._workshop.publish(waiting)
+            except OSError as error:
+                raise commits.fail(f"a commit was interrupted while it wrote its header: {error}") from error
             self._end()
-        try:
             commits.make_durable(tid, draft.sync)
+        except BaseException:
+            # As by Ctrl-C, too. What was named and is not known yet, the next who takes the writer lock looks at.
+            self.abort()
+            raise
         finally:
             draft.close()
         if self._view is not None:
@@ -384,8 +384,8 @@ class Pending:
     def abort(self) -> None:
         if self._ended:
             return
+        draft, self._draft = self._draft, None  # in one step: a directory must not be given back twice
         try:
-            draft = self._draft
             if draft is not None:
                 with contextlib.suppress(OSError):  # a draft that cannot be removed is dropped by recovery
                     self._workshop.lookup.journal.discard(draft)
@@ -393,7 +393,7 @@ class Pending:
             self._end()
 
     def _end(self) -> None:
-        self._ended = True
         if self._writing:
-            self._writing = False
             self._workshop.commits.writer.release()
+            self._writing = False
+        self._ended = True

@@ -6,11 +6,15 @@ first.
 
 Lookups take no lock. A list only grows at its end, and is replaced, not shortened, when its first entries were
 flushed; the dictionary's operations are atomic.
+
+A signal such as Ctrl-C may break off a change anywhere. What it leaves is taken back before the next change: so
+to add or to remove again what has been broken off comes to the same as if it never was.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Callable
 from itertools import takewhile
 from threading import Lock
 from typing import NamedTuple
@@ -45,14 +49,19 @@ class WaitingIndex:
         self._turns: dict[Tid, int] = {}
         self._transactions: dict[int, Waiting] = {}  # by turn
         self._bytes = 0
+        self._adding: Waiting | None = None  # what is being added; still there if that was broken off
         self._lock = Lock()  # guards changes; a leaf
 
     def add(self, waiting: Waiting) -> None:
+        """Add a transaction; nothing, if it is there already."""
         held, oids = self._held, waiting.transaction.oids
         with self._lock:
+            self._take_back()
+            if waiting.tid in self._turns:
+                return
+            self._adding = waiting
             self._turn += 1
             self._transactions[self._turn] = waiting  # first, because who finds a revision asks for it
-            self._turns[waiting.tid] = self._turn
             first = self._turn << _BITS
             numbers = range(first, first + len(oids))
             if held.keys().isdisjoint(oids):
@@ -67,28 +76,56 @@ class WaitingIndex:
                     else:
                         known.append(number)
             self._bytes += waiting.size
+            self._turns[waiting.tid] = self._turn
+            self._adding = None
+
+    def _take_back(self) -> None:
+        """Take back what was left of an addition that was broken off."""
+        broken = self._adding
+        if broken is None:
+            return
+        if broken.tid not in self._turns:
+            turns = [turn for turn, waiting in self._transactions.items() if waiting.tid == broken.tid]
+            for oid in broken.transaction.oids:
+                self._drop(oid, lambda number: number >> _BITS in turns)
+            for turn in turns:
+                del self._transactions[turn]
+            self._bytes = sum(waiting.size for waiting in self._transactions.values())
+        self._adding = None
+
+    def _drop(self, oid: Oid, is_gone: Callable[[int], bool]) -> None:
+        """Forget some of an object's revisions."""
+        known = self._held.get(oid, [])
+        left = [number for number in ([known] if isinstance(known, int) else known) if not is_gone(number)]
+        if left:
+            self._held[oid] = left
+        else:
+            self._held.pop(oid, None)
 
     def remove_upto(self, tid: Tid) -> None:
         """Forget the transactions up to `tid`, which the home has now."""
         held = self._held
         with self._lock:
-            flushed = list(takewhile(lambda waiting: waiting.tid <= tid, self._transactions.values()))
+            self._take_back()
+            flushed = dict(takewhile(lambda item: item[1].tid <= tid, self._transactions.items()))
             if not flushed:
                 return
-            bound = (self._turns[flushed[-1].tid] + 1) << _BITS
-            for oid in {oid for waiting in flushed for oid in waiting.transaction.oids}:
-                known = held[oid]
+            bound = (max(flushed) + 1) << _BITS
+            for oid in {oid for waiting in flushed.values() for oid in waiting.transaction.oids}:
+                known = held.get(oid)
                 if isinstance(known, int):
-                    del held[oid]
-                    continue
-                later = known[bisect_left(known, bound) :]
-                if later:
-                    held[oid] = later
-                else:
-                    del held[oid]
-            for waiting in flushed:
-                del self._transactions[self._turns.pop(waiting.tid)]
-                self._bytes -= waiting.size
+                    if known < bound:
+                        del held[oid]
+                elif known is not None:
+                    later = known[bisect_left(known, bound) :]
+                    if later:
+                        held[oid] = later
+                    else:
+                        del held[oid]
+            for turn, waiting in flushed.items():
+                self._turns.pop(waiting.tid, None)
+                del self._transactions[turn]
+            self._bytes = sum(waiting.size for waiting in self._transactions.values())
 
     def _tid(self, number: int) -> Tid:
         """The tid of a revision; that of none where it was flushed this moment."""

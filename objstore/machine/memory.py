@@ -334,14 +334,14 @@ class MemoryMutex:
         return self._held
 
     def release(self) -> None:
-        """Let go of it."""
-        self._held = False
-        self._lock.release()
-
-    def close(self) -> None:
         """Let go of it, if it is held."""
         if self._held:
-            self.release()
+            self._held = False
+            self._lock.release()
+
+    def close(self) -> None:
+        """Let go of it."""
+        self.release()
 
 
 class _Holders:

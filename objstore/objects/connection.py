@@ -73,7 +73,7 @@ class Connection:
         self._callbacks: list[Callable[[], object]] = []
         self._joined, self._wrote = False, 0
         self._pending: PendingTransaction | None = None
-        self._end_commit: Callable[[], None] | None = None
+        self._committing = False
         self.transaction_manager: Any = None
         self.opened: float | None = None
         self._thread: Thread | None = None
@@ -381,7 +381,8 @@ class Connection:
         """Begin to commit. Raises ReadOnlyError, ClosedError, UsageError."""
         if self._changes:
             self._require_writable()
-        self._end_commit = self._commits.begin(transaction, self)
+        self._committing = True  # first: a signal may come in between
+        self._commits.begin(transaction, self)
 
     def commit(self, transaction: Any) -> None:
         """Write the changes. Raises SerializationError, StorageError."""
@@ -427,9 +428,9 @@ class Connection:
                 pending.abort()  # which does nothing after a finish
         finally:
             self._joined = False
-            end, self._end_commit = self._end_commit, None
-            if end is not None:
-                end()
+            if self._committing:
+                self._commits.end(self)
+                self._committing = False
             if not unchanged:
                 self._changes.abort()
 

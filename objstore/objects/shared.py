@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import partial
 from threading import Condition, Lock, get_ident
 from typing import Any
 
@@ -54,31 +53,31 @@ class Commits:
         if self.closed:
             raise ClosedError(self._what)
 
-    def begin(self, transaction: object, manager: object) -> Callable[[], None]:
-        """A data manager begins to commit; what is returned is to be called once when it has ended.
+    def begin(self, transaction: object, manager: object) -> None:
+        """A data manager begins to commit; `end` is to be called, also where this raises.
 
         Only one of a database's data managers may take part in a transaction: the second would wait for the
         first to finish, in one thread. Raises UsageError for the second, ClosedError.
         """
-        thread = get_ident()
-        mine = (transaction, manager)
         with self._lock:
             self.require_open()
-            running = self._threads.setdefault(thread, [])
+            running = self._threads.get(get_ident(), [])
             if running and any(transaction is each for each, _ in running):
                 raise UsageError(
                     f"two connections (or a connection and an undo) of {self._what} take part in one "
                     "transaction; give each its own transaction manager"
                 )
-            running.append(mine)
-        return partial(self._end, thread, mine)
+            self._threads[get_ident()] = [*running, (transaction, manager)]
 
-    def _end(self, thread: int, mine: tuple[object, object]) -> None:
+    def end(self, manager: object) -> None:
+        """A data manager commits no more; nothing, if it did not. It may be another thread that says so."""
         with self._lock:
-            running = self._threads[thread]
-            running.remove(mine)
-            if not running:
-                del self._threads[thread]
+            for thread, running in list(self._threads.items()):
+                others = [each for each in running if each[1] is not manager]
+                if others:
+                    self._threads[thread] = others
+                else:
+                    del self._threads[thread]
             if self.closed:
                 self._ended.notify_all()
 

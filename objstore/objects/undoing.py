@@ -24,13 +24,14 @@ class Undo:
         self._tids = sorted(set(tids), reverse=True)  # the newest first: an older one may lie below it
         self._view: View | None = None
         self._pending: PendingTransaction | None = None
-        self._end_commit: Callable[[], None] | None = None
+        self._committing = False
 
     def sortKey(self) -> str:
         return f"{self._shared.store.name}:{id(self)}"
 
     def tpc_begin(self, transaction: Any) -> None:
-        self._end_commit = self._shared.commits.begin(transaction, self)
+        self._committing = True
+        self._shared.commits.begin(transaction, self)
 
     def commit(self, transaction: Any) -> None:
         """Write what undoes them. Raises UndoError, HistoryMissingError."""
@@ -65,15 +66,15 @@ class Undo:
     def _end(self) -> None:
         pending, self._pending = self._pending, None
         view, self._view = self._view, None
-        end, self._end_commit = self._end_commit, None
         try:
             if pending is not None:
                 pending.abort()
             if view is not None:
                 view.close()
         finally:
-            if end is not None:
-                end()
+            if self._committing:
+                self._shared.commits.end(self)
+                self._committing = False
 
 
 def tid_of(identity: str | bytes) -> Tid:
