@@ -12,12 +12,12 @@ one that is not synced for long, whatever keeps its process from it.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
 from operator import itemgetter
-from threading import Condition, Lock, RLock
-from typing import Any
+from threading import Condition, Lock
 
 from objstore.engine.failures import storage_error
 from objstore.engine.membership import Membership
@@ -42,40 +42,40 @@ _tid = itemgetter(0)
 
 
 class WriterLock:
-    """Held from the last conflict check of a vote until the transaction was published, by one thread of all."""
+    """Held from the last conflict check of a vote until the transaction was published, for one at a time.
+
+    Another thread may let go of it than has taken it.
+    """
 
     def __init__(self, membership: Membership) -> None:
         self._membership = membership
-        self._lock: Any = RLock()  # because this kind knows its owner
+        self._lock = Lock()
+        self._holder: object = None
         self.entered: Callable[[], None] = lambda: None
         """Called when the lock was taken: takes over what others have committed."""
 
-    @property
-    def is_mine(self) -> bool:
-        """Whether the thread that asks holds it."""
-        return bool(self._lock._is_owned())
-
-    def acquire(self) -> None:
+    def acquire(self, holder: object) -> None:
         """Take it. Raises what taking over meets. Whether or not it raises, `release` is to be called."""
-        self._lock.acquire()
+        self._holder = self._lock.acquire() and holder
         self._membership.writer.acquire()
         self.entered()
 
-    def release(self) -> None:
-        """Let go of it; nothing, where this thread does not hold it: it may have been interrupted anywhere."""
-        if self.is_mine:
+    def release(self, holder: object) -> None:
+        """Let go of it; nothing, where this holder does not hold it: it may have been interrupted anywhere."""
+        if self._holder is holder:
             self._membership.writer.release()
-            self._lock.release()
+            # No signal comes in between: CPython looks for them where calls return.
+            self._holder = None; self._lock.release()  # noqa: E702  # fmt: skip
 
-    def __enter__(self) -> None:
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """While inside, nobody commits."""
+        holder = object()
         try:
-            self.acquire()
-        except BaseException:
-            self.release()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
+            self.acquire(holder)
+            yield
+        finally:
+            self.release(holder)
 
 
 class Commits:

@@ -248,10 +248,8 @@ class Pending:
                 self._cover_new_oids()
                 self._draft.complete()
                 self._draft.sync_blobs()
-            if workshop.commits.writer.is_mine:
-                raise UsageError("this thread is about to commit another transaction to the same store")
             self._writing = True  # first, so that whatever interrupts this, the lock is let go of
-            workshop.commits.writer.acquire()
+            workshop.commits.writer.acquire(self)
             workshop.commits.require_sound()
             self._require_in_order()
             if self._check(workshop.commits.last) and self._draft is not None:
@@ -394,6 +392,6 @@ class Pending:
 
     def _end(self) -> None:
         if self._writing:
-            self._workshop.commits.writer.release()
+            self._workshop.commits.writer.release(self)
             self._writing = False
         self._ended = True

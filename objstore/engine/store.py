@@ -390,7 +390,7 @@ class DirectoryStore:
         return self._blobs.remove(blobs)
 
     def writers_held(self) -> AbstractContextManager[object]:
-        return self._commits.writer
+        return self._commits.writer.held()
 
     @property
     def doomed(self) -> Callable[[Oid], bool] | None:
