@@ -7,10 +7,12 @@ import errno
 import threading
 
 import pytest
+from crashing import assert_sound
 from flushing import NEVER, is_flushed, joined, until
 from stores import commit, contents, open_on, record, refuse, value_of
 
 from objstore.contracts import Format, History
+from objstore.engine import waiting
 from objstore.errors import CorruptionError, StorageError, StorageFullError
 from objstore.ids import NO_TID, ROOT, oid_from
 from objstore.revisions import Details
@@ -110,7 +112,8 @@ class TestErrors:
         names = [entry.name for entry in filesystem.entries(again.directory.journal)]
         assert not any(name.endswith("_done") for name in names)
 
-    def test_a_damaged_transaction_stops_flushing_and_nothing_else(self, opened, filesystem):
+    def test_a_damaged_transaction_stops_flushing_and_nothing_else(self, opened, filesystem, monkeypatch):
+        monkeypatch.setattr(waiting, "MAX_KEPT", 0)
         store = opened()
         commit(store, {0: "before"})
         commit(store, {0: "damaged", 1: "damaged"})
@@ -126,6 +129,19 @@ class TestErrors:
         assert store.last_tid() > store.flushed
         with pytest.raises(CorruptionError):
             store.close()
+
+
+    def test_what_is_still_in_memory_is_flushed_from_there(self, opened, filesystem):
+        store = opened()
+        values = {at: "x" * 20 * at for at in range(10)}
+        commit(store, values)
+        [held] = store._lookup.index.transactions()
+        with filesystem.open_existing(f"{held.path}/t") as file:
+            file.write_at(0, bytes(held.size))
+        assert contents(store, range(10)) == values
+        store.flush()
+        assert contents(store, range(10)) == values
+        assert_sound(store)
 
 
 class TestManyThreads:

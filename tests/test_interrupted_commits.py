@@ -117,16 +117,17 @@ def test_one_that_was_synced_and_flushed_meanwhile_needs_nothing(filesystem, mon
 PACKAGE = str(Path(objstore.__file__).parent)
 
 
-def raise_at(line):
+def raise_at(number):
     """A trace function that raises KeyboardInterrupt before it runs the line of this number of the package's."""
-    left = line
+    left = number
 
     def trace(frame, event, _):
         nonlocal left
         if not frame.f_code.co_filename.startswith(PACKAGE):
             return None
-        # Where a block with a lock ends, no signal comes in between, as it would here.
-        if event == "line" and not getline(frame.f_code.co_filename, frame.f_lineno).strip().startswith("with "):
+        # Where a block with a lock ends, or has nothing in it, no signal comes in between, as it would here.
+        line = getline(frame.f_code.co_filename, frame.f_lineno).strip()
+        if event == "line" and not line.startswith(("with ", "pass")):
             left -= 1
             if left == 0:
                 raise KeyboardInterrupt

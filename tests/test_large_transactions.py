@@ -9,7 +9,7 @@ from crashing import assert_sound
 from stores import COMBINATIONS, add_up, commit, contents, open_on, record, refuse
 
 from objstore.contracts import Format, StoreOptions
-from objstore.engine import drafts, journal
+from objstore.engine import drafts, journal, waiting
 from objstore.engine.opening import open_store
 from objstore.errors import ConflictError, DanglingReferenceError
 from objstore.formats import recordruns
@@ -180,6 +180,7 @@ class Released(MemoryFilesystem):
 
 @every_store
 def test_a_flush_lets_go_of_what_it_has_read(history, format, monkeypatch):
+    monkeypatch.setattr(waiting, "MAX_KEPT", 0)
     monkeypatch.setattr(journal, "MAPPED_SIZE", 1000)
     monkeypatch.setattr(journal, "VERIFIED_AT_ONCE", 1000)
     monkeypatch.setattr(recordruns, "_LOOKED_AT", 1000)

@@ -57,7 +57,8 @@ class Draft:
         self._file = file
         self.recycled = recycled
         self._room = room
-        self._rest = b""  # what is to be written with the header
+        self._whole = b""  # all that is meant and the padding, where it was never written in parts
+        self._is_out = False  # whether it was written, but for the header
         self._chunks: list[bytes] = [bytes(FILE_HEADER_SIZE)]  # what was added and not written
         self._held = FILE_HEADER_SIZE  # bytes of them
         self._written = 0  # where they belong
@@ -138,11 +139,15 @@ class Draft:
         transaction = Transaction(Tid(self.token), NO_TID, self._details, self.oids)
         ending = encode_tail(transaction, self._sizes, self._dead, {self._at[oid] for oid in self.blobs})
         self._end = self._tail + len(ending)
-        if self._written or self._end > self._room:
+        if self._written:
             self._write(ending)
-        else:
-            self._rest = self._joined(ending)
-            self._body_crc = crc32(memoryview(self._rest)[FILE_HEADER_SIZE : self._end])
+            return
+        self._whole = self._joined(ending)
+        self._body_crc = crc32(memoryview(self._whole)[FILE_HEADER_SIZE : self._end])
+        self._is_out = self._end > self._room
+        if self._is_out:
+            self._file.allocate(len(self._whole))
+            self._file.write_at(0, self._whole)
 
     def _joined(self, ending: bytes) -> bytes:
         """What is held back; with an ending, padded."""
@@ -159,11 +164,16 @@ class Draft:
         self._body_crc = crc32(ending, self._crc)
         self._written += self._held
         self._held = 0
-        self._rest = b""
+        self._whole = b""
         self._first = len(self._sizes)
         self._chunks.clear()
 
     # --- what it holds ---
+
+    @property
+    def content(self) -> bytes | None:
+        """Once it is sealed all that its file holds, where that was not so much that it was written in parts."""
+        return self._whole or None
 
     @property
     def size(self) -> int:
@@ -197,7 +207,10 @@ class Draft:
         header = FileHeader(
             self.token, tid, previous, durable, len(self._sizes), self._tail, self._end, self._body_crc
         )
-        self._file.write_at(0, header.encode() + self._rest[FILE_HEADER_SIZE:])
+        start = header.encode()
+        if self._whole:
+            self._whole = start + self._whole[FILE_HEADER_SIZE:]
+        self._file.write_at(0, start if self._is_out else self._whole or start)
         return header
 
     def sync(self) -> None:

@@ -58,6 +58,8 @@ class Waiting(NamedTuple):
     sizes: Sequence[int]
     blobs: frozenset[Oid] = frozenset()
     """The objects whose blobs it wrote: files of its directory, until a flush moves them."""
+    content: bytes | None = None
+    """What its file holds, if this process has written it a moment ago and keeps it in memory."""
 
     @property
     def tid(self) -> Tid:
@@ -148,7 +150,7 @@ class Journal:
         """
         header = draft.seal(tid, previous, durable)
         transaction = Transaction(tid, previous, details, draft.oids)
-        return Waiting(draft.path, header, transaction, *draft.places, frozenset(draft.blobs))
+        return Waiting(draft.path, header, transaction, *draft.places, frozenset(draft.blobs), draft.content)
 
     def sync(self) -> None:
         """Make every name in the journal durable."""
@@ -214,9 +216,16 @@ class Journal:
     def revision(self, waiting: Waiting, at: int) -> Revision:
         """One revision, verified. Raises CorruptionError or OSError, also where the file was recycled."""
         path = f"{waiting.path}/{layouts.TRANSACTION_FILE}"
-        revision = records.decode(self.filesystem.read_at(path, waiting.offsets[at], waiting.sizes[at]), 0, path)
+        record = self._part(waiting, path, waiting.offsets[at], waiting.sizes[at])
+        revision = records.decode(record, 0, path)
         _require_its_own(revision, waiting, at, path)
         return revision._replace(tid=waiting.tid)
+
+    def _part(self, waiting: Waiting, path: str, offset: int, size: int) -> bytes:
+        """Some bytes of a transaction's file, from memory where they are kept."""
+        if waiting.content is not None:
+            return waiting.content[offset : offset + size]
+        return self.filesystem.read_at(path, offset, size)
 
     def revisions(self, waiting: Waiting) -> list[Revision]:
         """All revisions of a transaction, in its order, with the checksum of the whole verified."""
@@ -233,6 +242,8 @@ class Journal:
 
     def _content(self, waiting: Waiting) -> tuple[bytes | memoryview, Callable[[], None] | None]:
         """All of a transaction's file that is meant, verified; and what lets go of the memory that it takes."""
+        if waiting.content is not None:
+            return waiting.content, None  # it was never read
         path = f"{waiting.path}/{layouts.TRANSACTION_FILE}"
         content: bytes | memoryview
         if waiting.size <= MAPPED_SIZE:
@@ -255,9 +266,9 @@ class Journal:
     def summary(self, waiting: Waiting, at: int) -> RevisionSummary:
         """One revision without its data. Raises as `revision` does."""
         path, offset = f"{waiting.path}/{layouts.TRANSACTION_FILE}", waiting.offsets[at]
-        header = records.Header(self.filesystem.read_at(path, offset, records.HEADER_SIZE), 0, path)
+        header = records.Header(self._part(waiting, path, offset, records.HEADER_SIZE), 0, path)
         _require_its_own(header, waiting, at, path)
-        lead = self.filesystem.read_at(path, offset, header.summary_size)
+        lead = self._part(waiting, path, offset, header.summary_size)
         return header.summary(lead, 0, path)._replace(tid=waiting.tid)
 
     # --- letting go ---

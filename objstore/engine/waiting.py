@@ -22,6 +22,8 @@ from typing import NamedTuple
 from objstore.engine.journal import Waiting
 from objstore.ids import NO_TID, Oid, Tid
 
+MAX_KEPT = 8 * 2**20
+"""While so many bytes wait at most, what this process wrote itself is kept in memory, and not read again."""
 _BITS = 32
 _AT = (1 << _BITS) - 1
 
@@ -59,6 +61,8 @@ class WaitingIndex:
             self._take_back()
             if waiting.tid in self._turns:
                 return
+            if waiting.content is not None and self._bytes + waiting.size > MAX_KEPT:
+                waiting = waiting._replace(content=None)
             self._adding = waiting
             self._turn += 1
             self._transactions[self._turn] = waiting  # first, because who finds a revision asks for it
