@@ -55,6 +55,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--force", action="store_true", help="measure in a filesystem in memory all the same")
     parser.add_argument("--json", metavar="FILE", help="write everything that was measured to this file")
     given = parser.parse_args(argv)
+    if not os.path.isdir(given.dir):
+        parser.error(f"there is no directory {given.dir}: make it, or name another")
     given.workloads = _chosen(parser, "workload", given.workload, workloads.ALL, _usual_workloads(given.large))
     given.peers = _chosen(parser, "peer", given.peer, peers.NAMES, peers.USUAL)
     if given.scale is None:

@@ -82,7 +82,11 @@ def test_a_peer_that_is_not_installed_is_left_out_with_a_reason(tmp_path) -> Non
 
 
 def test_unknown_names_are_refused() -> None:
-    for arguments, message in ((["--peer", "nobody"], "no peer 'nobody'"), (["--workload", "x*"], "no workload")):
+    for arguments, message in (
+        (["--peer", "nobody"], "no peer 'nobody'"),
+        (["--workload", "x*"], "no workload"),
+        (["--dir", "/no/such"], "no directory /no/such: make it"),
+    ):
         done = run(*arguments)
         assert done.returncode == 2
         assert message in done.stderr

@@ -178,6 +178,22 @@ class Released(MemoryFilesystem):
         self.released += 1
 
 
+def test_no_more_is_kept_in_memory_than_is_allowed(monkeypatch):
+    monkeypatch.setattr(waiting, "MAX_KEPT", 10_000)
+    store = open_on(MemoryFilesystem())
+    values = dict.fromkeys(range(20), "x" * 1000)
+    for oid, value in values.items():
+        commit(store, {oid: value})
+    kept = [each.content is not None for each in store._lookup.index.transactions()]
+    assert kept == [True] * 8 + [False] * 12  # each takes nearly 1,200 bytes
+    assert contents(store, range(20)) == values
+    store.flush()
+    commit(store, {0: "again"})
+    assert [each.content is not None for each in store._lookup.index.transactions()] == [True]
+    assert contents(store, range(20)) == {**values, 0: "again"}
+    assert_sound(store)
+
+
 @every_store
 def test_a_flush_lets_go_of_what_it_has_read(history, format, monkeypatch):
     monkeypatch.setattr(waiting, "MAX_KEPT", 0)
