@@ -130,7 +130,6 @@ class TestErrors:
         with pytest.raises(CorruptionError):
             store.close()
 
-
     def test_what_is_still_in_memory_is_flushed_from_there(self, opened, filesystem):
         store = opened()
         values = {at: "x" * 20 * at for at in range(10)}
