@@ -5,7 +5,7 @@ object of which one revision waits, as most, has the number itself for its entry
 first.
 
 Lookups take no lock. A list only grows at its end, and is replaced, not shortened, when its first entries were
-flushed; the dictionary's operations are atomic.
+flushed; the dictionary's operations are atomic. Where most of it was flushed, it is made anew of the rest.
 
 A signal such as Ctrl-C may break off a change anywhere. What it leaves is taken back before the next change: so
 to add or to remove again what has been broken off comes to the same as if it never was.
@@ -56,7 +56,6 @@ class WaitingIndex:
 
     def add(self, waiting: Waiting) -> None:
         """Add a transaction; nothing, if it is there already."""
-        held, oids = self._held, waiting.transaction.oids
         with self._lock:
             self._take_back()
             if waiting.tid in self._turns:
@@ -66,19 +65,7 @@ class WaitingIndex:
             self._adding = waiting
             self._turn += 1
             self._transactions[self._turn] = waiting  # first, because who finds a revision asks for it
-            first = self._turn << _BITS
-            numbers = range(first, first + len(oids))
-            if held.keys().isdisjoint(oids):
-                held.update(zip(oids, numbers, strict=True))
-            else:
-                for oid, number in zip(oids, numbers, strict=True):
-                    known = held.get(oid)
-                    if known is None:
-                        held[oid] = number
-                    elif isinstance(known, int):
-                        held[oid] = [known, number]
-                    else:
-                        known.append(number)
+            _enter(self._held, self._turn, waiting)
             self._bytes += waiting.size
             self._turns[waiting.tid] = self._turn
             self._adding = None
@@ -108,28 +95,36 @@ class WaitingIndex:
 
     def remove_upto(self, tid: Tid) -> None:
         """Forget the transactions up to `tid`, which the home has now."""
-        held = self._held
         with self._lock:
             self._take_back()
             flushed = dict(takewhile(lambda item: item[1].tid <= tid, self._transactions.items()))
             if not flushed:
                 return
-            bound = (max(flushed) + 1) << _BITS
-            for oid in {oid for waiting in flushed.values() for oid in waiting.transaction.oids}:
-                known = held.get(oid)
-                if isinstance(known, int):
-                    if known < bound:
-                        del held[oid]
-                elif known is not None:
-                    later = known[bisect_left(known, bound) :]
-                    if later:
-                        held[oid] = later
-                    else:
-                        del held[oid]
+            last = max(flushed)
+            left = {turn: waiting for turn, waiting in self._transactions.items() if turn > last}
+            if _revisions(left) < _revisions(flushed):
+                self._held = _entered(left)
+            else:
+                self._forget(flushed, (last + 1) << _BITS)
             for turn, waiting in flushed.items():
                 self._turns.pop(waiting.tid, None)
                 del self._transactions[turn]
-            self._bytes = sum(waiting.size for waiting in self._transactions.values())
+            self._bytes = sum(waiting.size for waiting in left.values())
+
+    def _forget(self, flushed: dict[int, Waiting], bound: int) -> None:
+        """Drop all numbers below a bound, which is beyond those of some transactions."""
+        held = self._held
+        for oid in {oid for waiting in flushed.values() for oid in waiting.transaction.oids}:
+            known = held.get(oid)
+            if isinstance(known, int):
+                if known < bound:
+                    del held[oid]
+            elif known is not None:
+                later = known[bisect_left(known, bound) :]
+                if later:
+                    held[oid] = later
+                else:
+                    del held[oid]
 
     def _tid(self, number: int) -> Tid:
         """The tid of a revision; that of none where it was flushed this moment."""
@@ -196,3 +191,32 @@ class WaitingIndex:
     def bytes(self) -> int:
         """The volume that waits."""
         return self._bytes
+
+
+def _revisions(transactions: dict[int, Waiting]) -> int:
+    return sum(len(waiting.transaction.oids) for waiting in transactions.values())
+
+
+def _entered(transactions: dict[int, Waiting]) -> dict[Oid, int | list[int]]:
+    """The numbers of the revisions of some transactions, by oid."""
+    held: dict[Oid, int | list[int]] = {}
+    for turn, waiting in transactions.items():
+        _enter(held, turn, waiting)
+    return held
+
+
+def _enter(held: dict[Oid, int | list[int]], turn: int, waiting: Waiting) -> None:
+    """Add the numbers of a transaction's revisions, which are higher than all that are there."""
+    oids = waiting.transaction.oids
+    numbers = range(turn << _BITS, (turn << _BITS) + len(oids))
+    if held.keys().isdisjoint(oids):
+        held.update(zip(oids, numbers, strict=True))
+        return
+    for oid, number in zip(oids, numbers, strict=True):
+        known = held.get(oid)
+        if known is None:
+            held[oid] = number
+        elif isinstance(known, int):
+            held[oid] = [known, number]
+        else:
+            known.append(number)
