@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import sys
 from linecache import getline
@@ -35,13 +36,14 @@ def impatient(monkeypatch):
 
 
 def interrupt(monkeypatch, store, values):
-    """Commit, and have Ctrl-C come once that is published."""
+    """Commit, and have Ctrl-C come once that is published, and again when it is about to be made up for."""
 
     def interrupted(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(Commits, "make_durable", interrupted)
+        patch.setattr(Commits, "make_up", interrupted)
         with pytest.raises(KeyboardInterrupt):
             commit(store, values)
 
@@ -117,13 +119,19 @@ def test_one_that_was_synced_and_flushed_meanwhile_needs_nothing(filesystem, mon
 PACKAGE = str(Path(objstore.__file__).parent)
 
 
-def raise_at(number):
-    """A trace function that raises KeyboardInterrupt before it runs the line of this number of the package's."""
-    left = number
+def raise_at(number, function=""):
+    """A trace function that raises KeyboardInterrupt before it runs the line of this number of the package's.
+
+    If a function is named, lines count once that was called.
+    """
+    left, begun = number, not function
 
     def trace(frame, event, _):
-        nonlocal left
+        nonlocal left, begun
         if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        begun = begun or frame.f_code.co_qualname == function
+        if not begun:
             return None
         # Where a block with a lock ends, or has nothing in it, no signal comes in between, as it would here.
         line = getline(frame.f_code.co_filename, frame.f_lineno).strip()
@@ -185,3 +193,34 @@ def test_commits_interrupted_at_many_lines(tmp_path, history, processes, record_
         root = db.open().root
         assert root.thing.n == len(root.list)
         assert [each for each in check(db.store) if each.kind not in ("leftover", "unreachable")] == []
+
+
+@pytest.mark.parametrize("history", History)
+def test_nobody_waits_for_a_commit_that_was_interrupted(tmp_path, history, monkeypatch, record_property):
+    """Whoever committed next waited for five seconds, and then synced it."""
+    rescued, rescue = [], Commits._rescue
+    monkeypatch.setattr(commits, "_LONG", 2.0)
+    monkeypatch.setattr(Commits, "_rescue", lambda self, at: rescued.append(at) or rescue(self, at))
+    path = tmp_path / "store"
+    with objstore.open(path, history=history) as db, objstore.open(path) as another:
+        with db.transaction() as connection:
+            connection.root.thing, connection.root.beside = Thing(n=0), Thing(n=0)
+        manager = transaction.TransactionManager()
+        connection = db.open(manager)
+        line, whole = 0, False
+        while not whole:
+            line += 1
+            manager.begin()
+            connection.root.thing.n += 1
+            sys.settrace(raise_at(line, "Pending.finish"))
+            with contextlib.suppress(KeyboardInterrupt):
+                manager.commit()
+                whole = True
+            sys.settrace(None)
+            manager.abort()
+            with another.transaction() as other:
+                other.root.beside.n += 1
+            assert (line, rescued) == (line, [])
+        connection.close()
+    record_property("commits interrupted", line - 1)
+    assert line > 50

@@ -170,20 +170,30 @@ class Commits:
         Raises StorageFailedError where this or an earlier sync fails: whether what it was to make durable is
         there after a crash, nobody can say.
         """
-        try:
-            sync()
-            self._settle(tid)
-        except OSError as error:
-            raise self._give_up(error.strerror or str(error)) from error
-        except BaseException:  # as by Ctrl-C; but all that come after it wait for it
-            try:
-                sync()
-                self._settle(tid)
-            except OSError as error:
-                raise self._give_up(error.strerror or str(error)) from error
-            raise
+        self._sync(tid, sync)
         if self.durable < tid:
             self._wait(tid)
+
+    def make_up(self, tid: Tid, sync: Callable[[], None]) -> None:
+        """Sync a transaction whose commit was broken off, as by Ctrl-C, if it was published and is not synced: all
+        that come after wait for it. Raises StorageFailedError.
+        """
+        if self._failure is not None:
+            return
+        if tid not in self._places:  # it may have been broken off while it was published
+            board, own = self._board, OWNED + self._membership.block
+            for at in range(self._durable_count, board.words[COUNT]):
+                if board.tid(at) == number(tid) and board.state(at) == own:
+                    self._places[tid] = at
+        if tid in self._places:
+            self._sync(tid, sync)
+
+    def _sync(self, tid: Tid, sync: Callable[[], None]) -> None:
+        try:
+            sync()
+        except OSError as error:
+            raise self._give_up(error.strerror or str(error)) from error
+        self._settle(tid)
 
     def _give_up(self, reason: str) -> StorageFailedError:
         failure = self.fail(f"a transaction cannot be synced: {reason}")
@@ -194,10 +204,11 @@ class Commits:
 
     def _settle(self, tid: Tid) -> None:
         """A transaction of this process is synced."""
-        place = self._places.pop(tid, None)
+        place = self._places.get(tid)
         if place is not None:
             self.syncs += 1
             self._board.settle(place)
+            self._places.pop(tid, None)
         self.advance()
 
     def advance(self) -> None:

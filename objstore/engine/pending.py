@@ -370,7 +370,10 @@ class Pending:
             commits.make_durable(tid, draft.sync)
         except BaseException:
             # As by Ctrl-C, too. What was named and is not known yet, the next who takes the writer lock looks at.
-            self.abort()
+            try:
+                commits.make_up(tid, draft.sync)
+            finally:
+                self.abort()
             raise
         finally:
             draft.close()
