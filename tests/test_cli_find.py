@@ -167,6 +167,8 @@ def test_by_condition(path):
     assert names(path, person, "--where", "balance > 100 and name == 'cleo'") == ["cleo"]
     assert names(path, person, "--where", "balance > 50 or name in ['ada']") == ["ada", "cleo", "dora"]
     assert names(path, person, "--where", "balance == 50") == ["ben"]
+    assert names(path, person, "--where", "balance > 50", "--where", "name != 'cleo'") == ["dora"]
+    assert names(path, person, "--where", "name != 'cleo'", "--where", "balance > 50") == ["dora"]
     result = run("find", path, person, "--where", "balance > 1000")
     assert (result.stdout, result.stderr) == ("", "")
     assert len(json_lines("find", path, "*", "--where", "balance == 600")) == 1

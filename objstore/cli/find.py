@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Final
 
@@ -37,18 +37,25 @@ def parsed_condition(text: str) -> Condition:
 )
 @store_argument
 @click.argument("class_pattern", metavar="CLASS")
-@click.option("--where", type=parsed_condition, metavar="CONDITION", help="Only those that meet a condition.")
+@click.option(
+    "--where",
+    type=parsed_condition,
+    metavar="CONDITION",
+    multiple=True,
+    help="Only those that meet a condition; may be given several times.",
+)
 @click.option("--limit", type=click.IntRange(min=1), metavar="NUMBER", help="Stop after so many.")
 @json_option
-def find(store: str, class_pattern: str, where: Condition | None, limit: int | None, as_json: bool) -> None:
+def find(store: str, class_pattern: str, where: Sequence[Condition], limit: int | None, as_json: bool) -> None:
     """Find the current objects of a class.
 
     CLASS is its dotted name; * stands for anything ("app.models.*"). Each object is a line: oid, class, state, cut
     after 200 characters; objstore show tells all of it. Objects that nothing refers to are found until a pack
     removes them. Nothing is imported or executed.
 
-    A condition is written as in Python, of attributes, items (owner.name, data["key"], tags[0]), numbers, texts,
-    lists, and or not, == != < <= > >= in, is None, and has len lower startswith endswith matches.
+    Of several conditions all must be met. One is written as in Python, of attributes, items (owner.name,
+    data["key"], tags[0]), numbers, texts, lists, and or not, == != < <= > >= in, is None, and has len lower
+    startswith endswith matches.
 
     Exit codes: 0, 2 (the condition makes no sense), 3, 6, 7.
     """
@@ -74,7 +81,7 @@ def find(store: str, class_pattern: str, where: Condition | None, limit: int | N
 class _Search:
     """Tells which records fit. `seen` counts those of the class, `undecoded` those that make no sense."""
 
-    def __init__(self, class_pattern: str, where: Condition | None) -> None:
+    def __init__(self, class_pattern: str, where: Sequence[Condition]) -> None:
         self._fits = self._matcher(class_pattern)
         self._where = where
         self.seen = 0
@@ -97,7 +104,7 @@ class _Search:
             self.undecoded += 1
             return None
         subject = Subject(found.class_name, found.state, current.oid, current.serial, len(current.data))
-        return found if self._where is None or self._where(subject) else None
+        return found if all(condition(subject) for condition in self._where) else None
 
 
 def _print(current: Current, description: Description, as_json: bool) -> None:
