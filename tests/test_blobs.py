@@ -422,6 +422,21 @@ class TestTheEndOfTransactions:
         assert content(opened(few).root.blob) == b"second"
         assert [name for name in files_of(few) if name.endswith(".tmp")] == []
 
+    @pytest.mark.parametrize("rolled_back", [True, False])
+    def test_what_was_written_after_a_savepoint_leaves_no_file(self, few, rolled_back):
+        """The pickler kept alive what it had written last, and with it the blob and its file."""
+        connection = opened(few)
+        before = connection.transaction_manager.savepoint()
+        connection.root.new = objstore.Blob(b"new")
+        connection.transaction_manager.savepoint()
+        write(connection.root.new, b"newer")
+        if rolled_back:
+            before.rollback()
+        else:
+            abort(connection)
+        gc.collect()
+        assert [name for name in files_of(few) if name.endswith(".tmp")] == []
+
     def test_a_blob_made_after_a_savepoint_goes_with_it(self, few):
         connection, _ = with_blob(few)
         point = connection.transaction_manager.savepoint()

@@ -202,6 +202,7 @@ class Changes:
         self._modified.difference_update(oid for oid in changed if oid not in store)
         self._invalidate(changed - gone)
         self._forget_registered()
+        self._writer.forget()
 
     # --- the end ---
 
@@ -236,6 +237,7 @@ class Changes:
         self._reset()
 
     def _reset(self) -> None:
+        self._writer.forget()
         self._registered.clear()
         self._created.clear()
         self._modified.clear()

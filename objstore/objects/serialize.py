@@ -83,7 +83,7 @@ class RecordPickler:
         """A record. The second pickle uses the memo of the first, as in ZODB."""
         self._file.seek(0)
         self._file.truncate()
-        self._pickler.clear_memo()
+        self.forget()
         try:
             self._pickler.dump(meta)
             self._pickler.dump(state)
@@ -93,6 +93,10 @@ class RecordPickler:
             return self._dump_slowly(meta, state)
         data = self._file.getvalue()
         return data if _OUR_BLOB not in data else self._dump_slowly(meta, state)
+
+    def forget(self) -> None:
+        """Let go of what was written last."""
+        self._pickler.clear_memo()
 
     def _dump_slowly(self, meta: Any, state: Any) -> bytes:
         file = BytesIO()
@@ -200,6 +204,12 @@ class ObjectWriter:
             else:
                 return b"".join(chunks), b""
         return self._with_references(obj, cls, state, opening)
+
+    def forget(self) -> None:
+        """Let go of what was written last: a pickler keeps it alive until it writes something else."""
+        self._any.forget()
+        self._plain.clear_memo()
+        self._asking.clear_memo()
 
     def _with_references(self, obj: Persistent, cls: type, state: Any, opening: _Opening) -> tuple[bytes, bytes]:
         references, asking = self._references, self._asking
