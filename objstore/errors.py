@@ -48,15 +48,30 @@ Each carries fields beside its message, and each class has the exit code that th
 
 from __future__ import annotations
 
+from typing import Any
+
 from transaction.interfaces import TransientError
 
 from objstore.ids import Oid, Tid, tid_moment
 
 
 class ObjstoreError(Exception):
-    """The root of the tree. `exit_code` is what a command ends with that meets such an error."""
+    """The root of the tree. `exit_code` is what a command ends with that meets such an error.
+
+    Errors can be pickled, as when a process of a pool raises one, fields and all.
+    """
 
     exit_code = 2
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _as_it_was, (type(self), self.args, self.__dict__)
+
+
+def _as_it_was(cls: type[ObjstoreError], args: tuple[Any, ...], fields: dict[str, Any]) -> ObjstoreError:
+    """An error as it was, which was made of other arguments than it keeps."""
+    error = cls.__new__(cls, *args)
+    error.__dict__.update(fields)
+    return error
 
 
 # --- opening -----------------------------------------------------------------------------------------
