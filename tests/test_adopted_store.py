@@ -124,6 +124,11 @@ class TestOpening:
         with pytest.raises(UsageError, match="no installed package knows the scheme"):
             objstore.open(unknown)
 
+    def test_a_database_whose_driver_is_missing(self):
+        """RelStorage tells it in a way of its own. Where there is a driver, there is no server."""
+        with pytest.raises(OpenError, match="mysql://someone@127"):
+            objstore.open("mysql://someone@127.0.0.1:1/db")
+
     def test_the_prefix_is_optional(self, url):
         fill(url, a=1)
         with objstore.open(f"zodb+{url}") as db, db.transaction() as connection:

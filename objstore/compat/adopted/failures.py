@@ -36,6 +36,12 @@ def foreign_errors() -> tuple[type[Exception], ...]:
     return (POSException.POSError, TransientError, LockError, OSError, TimeoutError, *found)
 
 
+def missing_drivers() -> tuple[type[Exception], ...]:
+    """What RelStorage raises, if it is loaded, where no driver of a database is installed: no ImportError."""
+    error = getattr(sys.modules.get("relstorage.adapters.interfaces"), "DriverNotAvailableError", None)
+    return (error,) if error is not None else ()
+
+
 def translated(error: Exception, name: str, oid: Oid | None = None) -> ObjstoreError:
     """Our error for one that the storage `name` raised; `oid` is the object it was about, where that is known."""
     if isinstance(error, ObjstoreError):

@@ -13,7 +13,7 @@ from typing import Any
 
 import zodburi
 
-from objstore.compat.adopted.failures import foreign_errors, translated
+from objstore.compat.adopted.failures import foreign_errors, missing_drivers, translated
 from objstore.compat.adopted.store import AdoptedStore
 from objstore.contracts import StoreOptions
 from objstore.errors import OpenError, StoreLockedError, StoreMissingError, UsageError
@@ -74,7 +74,7 @@ def open_storage(uri: str, *, read_only: bool = False) -> Any:
         if isinstance(ours, StoreLockedError | UsageError):
             raise ours from error
         raise OpenError(name, str(error).strip() or type(error).__name__) from error
-    except ImportError as error:
+    except (ImportError, *missing_drivers()) as error:
         raise OpenError(name, f"a package that it needs is missing: {error}") from error
 
 
