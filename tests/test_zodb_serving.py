@@ -194,6 +194,32 @@ def test_it_ends_while_clients_are_there(path):
         assert connection.root.a == 1
 
 
+def test_clients_are_let_go_of_before_the_store_is_closed(path):
+    """Who committed at that moment was told that the store is closed, which nobody tries again."""
+    script = (
+        "import sys\n"
+        "from objstore.zodb import DirectoryStorage\n"
+        "from objstore.zodb.serving import Server, ServerOptions\n"
+        "storage = DirectoryStorage(sys.argv[1])\n"
+        "server = Server(storage, '127.0.0.1', 0, ServerOptions())\n"
+        "close = storage.close\n"
+        "def told():\n"
+        "    [clients] = server._server.zeo_storages_by_storage_id.values()\n"
+        "    print([client.connection.closed for client in clients])\n"
+        "    close()\n"
+        "storage.close = told\n"
+        "print(server.address[1], flush=True)\n"
+        "server.run()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True)
+    port = int(process.stdout.readline())
+    db = ZODB.DB(ClientStorage(("127.0.0.1", port), wait_timeout=20))
+    process.send_signal(signal.SIGTERM)
+    told, _ = process.communicate(timeout=30)
+    assert told == "[True]\n"
+    db.close()
+
+
 @pytest.mark.parametrize("password", [False, True])
 def test_encrypted(path, password):
     name = "serverpw" if password else "server"

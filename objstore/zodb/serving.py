@@ -110,9 +110,13 @@ class Server:
             self._loop.call_later(INTERVAL, self._look)
 
     def _stop(self, number: int) -> None:
+        """Let go of the clients, who are told nothing but that; then of the storage, which none asks any more."""
         if self._stopped_by is None:
             self._stopped_by = number
-            self._server.close()
+            for clients in self._server.zeo_storages_by_storage_id.values():
+                for client in list(clients):
+                    client.connection.close()
+            self._loop.call_soon(self._server.close)
 
 
 def _require_free(host: str, port: int) -> None:
