@@ -33,6 +33,7 @@ from objstore.errors import (
     OpenError,
     POSKeyError,
     ReadOnlyError,
+    SnapshotTooOldError,
     StoreLockedError,
     StoreMissingError,
     StoreUnavailableError,
@@ -128,6 +129,31 @@ class TestOpening:
         """RelStorage tells it in a way of its own. Where there is a driver, there is no server."""
         with pytest.raises(OpenError, match="mysql://someone@127"):
             objstore.open("mysql://someone@127.0.0.1:1/db")
+
+    def test_a_configuration_file(self, url, tmp_path):
+        """It says five things of a database that objstore's has not, whatever stands in it."""
+        fill(url, a=1)
+        (tmp_path / "zodb.conf").write_text(
+            f"<zodb>\n cache-size 11\n <filestorage>\n path {tmp_path}/Data.fs\n </filestorage>\n</zodb>\n"
+        )
+        with objstore.open(f"zconfig://{tmp_path}/zodb.conf") as db, db.transaction() as connection:
+            assert connection.root()["a"] == 1
+            assert db.getCacheSize() == 11
+
+    def test_another_makes_the_root_at_the_same_moment(self, url, monkeypatch):
+        """A storage may say then that the root is there, but not in the snapshot."""
+        failures = [SnapshotTooOldError(NO_TID)]
+        load = AdoptedView.load
+
+        def too_old_once(view, oid):
+            if failures:
+                raise failures.pop()
+            return load(view, oid)
+
+        monkeypatch.setattr(AdoptedView, "load", too_old_once)
+        with objstore.open(url) as db, db.transaction() as connection:
+            connection.root()["a"] = 1
+        assert not failures
 
     def test_the_prefix_is_optional(self, url):
         fill(url, a=1)

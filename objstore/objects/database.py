@@ -22,6 +22,7 @@ from objstore.errors import (
     HistoryMissingError,
     POSKeyError,
     ReadOnlyError,
+    SnapshotTooOldError,
     UsageError,
 )
 from objstore.ids import NO_TID, ROOT, Oid, Tid, number, tid_at, tid_from, tid_moment, tid_seconds
@@ -115,7 +116,7 @@ class DB:
             try:
                 self._try_to_make_root()
                 made = True
-            except ConflictError:  # it has made it, and is about to sync
+            except (ConflictError, SnapshotTooOldError):  # it has made it, and is about to sync
                 time.sleep(_FIRST_PAUSE)
 
     def _try_to_make_root(self) -> None:

@@ -23,6 +23,14 @@ PREFIX = "zodb+"
 _SYNONYMS = {"postgresql": "postgres"}
 _OURS = ("cache_size", "cache_size_bytes", "pool_size")
 """What the options of a ZODB database are called that a URL names with `connection_` before it."""
+_OF_FILES = (
+    "historical_cache_size",
+    "historical_cache_size_bytes",
+    "historical_pool_size",
+    "historical_timeout",
+    "large_record_size",
+)
+"""What a configuration file always says of a ZODB database, whether or not it stands there. It is passed over."""
 _TAKEN = {"read_only", "create"}
 """The options of stores that mean something for a storage of others."""
 
@@ -38,7 +46,8 @@ def adopted_options(uri: str, given: Mapping[str, Any]) -> tuple[StoreOptions, D
     if unfit:
         raise UsageError(f"{', '.join(unfit)}: an option of objstore's own stores, which {uri} is not")
     in_url = _resolved(uri)[1]
-    unfit = sorted(in_url.keys() - {*_OURS, "database_name"})
+    known = {*_OURS, "database_name", *(_OF_FILES if uri.removeprefix(PREFIX).startswith("zconfig:") else ())}
+    unfit = sorted(in_url.keys() - known)
     if unfit:
         raise UsageError(f"{without_password(uri)}: objstore has no {', '.join(unfit)}")
     named = {name: value for name, value in in_url.items() if name in _OURS and name not in given}
@@ -74,7 +83,9 @@ def open_storage(uri: str, *, read_only: bool = False) -> Any:
         if isinstance(ours, StoreLockedError | UsageError):
             raise ours from error
         raise OpenError(name, str(error).strip() or type(error).__name__) from error
-    except (ImportError, *missing_drivers()) as error:
+    except Exception as error:
+        if not isinstance(error, (ImportError, *missing_drivers())):
+            raise
         raise OpenError(name, f"a package that it needs is missing: {error}") from error
 
 
