@@ -16,6 +16,7 @@ from objstore.collections.conditions import (
 )
 from objstore.collections.cursors import Cursor, cursor
 from objstore.collections.found import Found
+from objstore.collections.indexcursors import IndexCursor
 from objstore.collections.indexes import Index, computed
 from objstore.collections.multicursors import MultiMapCursor
 from objstore.collections.multimap import MultiMap
@@ -31,6 +32,7 @@ __all__ = [
     "Found",
     "GapFreeSequence",
     "Index",
+    "IndexCursor",
     "Misfit",
     "MultiMap",
     "MultiMapCursor",

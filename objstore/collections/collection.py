@@ -24,9 +24,11 @@ from persistent import Persistent
 from objstore.collections import building, verifying
 from objstore.collections.conditions import Condition, where
 from objstore.collections.found import Found, Order
+from objstore.collections.indexcursors import IndexCursor, Prefix
 from objstore.collections.indexes import Index, as_index
 from objstore.collections.keys import Key, NamesMembers, bounds, decode, encode_parts
 from objstore.collections.members import Built, Members, Move
+from objstore.collections.spans import Span
 from objstore.collections.tally import Tally
 from objstore.collections.trees import IdTree
 from objstore.collections.verifying import Misfit
@@ -358,6 +360,25 @@ class Collection(Persistent, NamesMembers):
         """For how many members the conditions hold. Raises ScanError."""
         return self.find(*conditions, scan=scan, **attributes).count()
 
+    def cursor(
+        self,
+        index: str | None = None,
+        min: Any = None,
+        max: Any = None,
+        excludemin: bool = False,
+        excludemax: bool = False,
+        *,
+        prefix: Prefix | None = None,
+        reverse: bool = False,
+    ) -> IndexCursor:
+        """A place among the members in the order of an index, by its name; None is that of the keys.
+
+        The others are those of `Cursor`, and about the index's values. Raises UsageError where there is no such
+        index or the span makes no sense, KeyTypeError.
+        """
+        everywhere = IndexCursor(self._find_members, self._remove, index or "", Span())
+        return everywhere.range(min, max, excludemin, excludemax, prefix=prefix, reverse=reverse)
+
     # --- the trees, for who walks them ---
 
     @property
@@ -371,10 +392,7 @@ class Collection(Persistent, NamesMembers):
         A unique index has an `OLBTree` from keys to ids, another an `OOTreeSet` of keys with the id at their
         ends; `objstore.collections.keys` says what keys are. Raises UsageError.
         """
-        for built in self._built:
-            if built is not None and built.name == name:
-                return built.tree
-        raise UsageError(f"there is no index {name!r}")
+        return self._members.named(name).tree
 
 
 def _rely_on_nothing(_obj: Persistent) -> None:

@@ -297,6 +297,9 @@ class Cursor:
 
 
 def cursor(collection: Any, *arguments: Any, **options: Any) -> Any:
-    """A cursor over a BTree or TreeSet, or over anything that offers one by a method `cursor`."""
+    """A cursor over a BTree or TreeSet, or over what offers one by a method `cursor`: a Collection, a MultiMap.
+
+    Raises UsageError where there can be none.
+    """
     own = getattr(collection, "cursor", None)
     return own(*arguments, **options) if callable(own) else Cursor(collection, *arguments, **options)

@@ -98,6 +98,13 @@ class Members:
             raise UsageError("this collection has lost the index of its keys")
         return first
 
+    def named(self, name: str) -> Built:
+        """The index of a name, "" for that of the keys. Raises UsageError."""
+        for built in self.built:
+            if built is not None and built.name == name:
+                return built
+        raise UsageError(f"there is no index {name!r}")
+
     # --- ids ---
 
     def new_id(self, obj: Persistent, pairs: Iterable[tuple[Any, Any]], jar: Any) -> int:
