@@ -775,6 +775,75 @@ def test_an_index_whose_function_is_gone_says_so(some, monkeypatch):
     other.close()
 
 
+@pytest.fixture
+def elsewhere(connection, some, monkeypatch):
+    """A connection that cannot import the class of one member, `00100`, which another connection can."""
+    connection.root.people.add(Adding(name="00100", city="Rome", age=7))
+    commit(connection)
+    monkeypatch.delattr("people.Adding")
+    other = opened(some)
+    yield other
+    abort(other)
+    other.close()
+
+
+def test_an_index_of_a_member_whose_class_is_missing_is_refused(elsewhere):
+    """It was made without the member, and nothing was raised."""
+    people = elsewhere.root.people
+    oid = people["00100"]._p_oid.hex()
+    before, indexes = snapshot(people), people.indexes
+    for raising in (
+        lambda: people.add_index("old", "age"),
+        lambda: people.add_index("cities", Index("city", where=where(age=1)), batch=None),
+        people.rebuild,
+        lambda: people.add(people["00100"]),
+        lambda: people.reindex(people["00100"]),
+    ):
+        with pytest.raises(IndexingError, match=rf"object {oid} .* class people\.Adding cannot be imported"):
+            raising()
+        assert people.indexes == indexes
+        assert snapshot(people)[:3] == before[:3]
+    assert misfits(people) == [("unreadable", "")]
+
+
+def test_a_member_whose_class_is_missing_can_be_removed(connection, elsewhere, monkeypatch):
+    """It was said to be no member, by whichever way it was to go."""
+    people = elsewhere.root.people
+    for number, removing in enumerate(
+        (
+            lambda: people.remove(people["00100"]),
+            lambda: people.discard(people["00100"]),
+            lambda: people.pop("00100"),
+            lambda: people.__delitem__("00100"),
+            people.clear,
+        )
+    ):
+        removing()
+        assert "00100" not in people
+        assert len(people) == (0 if number == 4 else 100)
+        assert misfits(people) == []
+        if number < 4:
+            abort(elsewhere)
+    abort(elsewhere)
+    gone = people.pop("00100")
+    with pytest.raises(NotMemberError):
+        people.remove(gone)
+    elsewhere.root.gone = gone
+    commit(elsewhere)
+    monkeypatch.undo()
+    connection.sync()
+    people, gone = connection.root.people, connection.root.gone
+    gone.city = "Oslo"
+    commit(connection)
+    assert "00100" not in people
+    assert misfits(people) == []
+    people.add(gone)
+    gone.city = "Bonn"
+    commit(connection)
+    assert people.one(city="Bonn") is gone
+    assert misfits(people) == []
+
+
 def test_only_what_collections_are_made_of_need_not_be_allowed(tmp_path):
     with objstore.open(tmp_path / "store") as db, db.transaction() as connection:
         connection.root.people = collection()

@@ -8,7 +8,7 @@ from typing import Any
 from persistent import Persistent
 
 from objstore.collections.keys import Key, decode
-from objstore.collections.members import Built, Entry, Members
+from objstore.collections.members import Built, Entry, Members, require_class
 from objstore.collections.walking import ascending
 from objstore.contracts import Progress
 from objstore.errors import POSKeyError, UniqueError
@@ -50,7 +50,8 @@ class Batches:
 
 
 def fill(members: Members, position: int, rely: Relying, batches: Batches) -> None:
-    """Put all members into a new, empty index. Raises UniqueError, KeyTypeError; it is of no use then.
+    """Put all members into a new, empty index. Raises UniqueError, KeyTypeError, IndexingError; it is of no
+    use then.
 
     Entries may have something at its position from an index that was dropped: that counts for nothing. A savepoint
     in between lets changed members move, also in this index and before their turn, which does no harm.
@@ -61,6 +62,8 @@ def fill(members: Members, position: int, rely: Relying, batches: Batches) -> No
     for member in ascending(members.by_id):
         obj = members.by_id[member]
         rely(obj)
+        obj._p_activate()
+        require_class(built.title, obj)
         slot = built.definition.slot(obj)
         if built.definition.unique:
             _require_free(members, built, slot, member, obj)

@@ -116,7 +116,7 @@ class Collection(Persistent, NamesMembers):
             raise
 
     def remove(self, obj: Persistent) -> None:
-        """Let a member go. Raises NotMemberError."""
+        """Let a member go, also one whose class cannot be imported. Raises NotMemberError."""
         self._remove(obj, self._require_member(obj))
 
     def discard(self, obj: Persistent) -> None:
@@ -267,8 +267,8 @@ class Collection(Persistent, NamesMembers):
 
         After every `batch` members a savepoint bounds the memory (None makes none), and `progress` is called,
         with the phase, how many are done, and how many there are. Conflicts with every other transaction
-        that changes members or indexes meanwhile. Raises UsageError, UniqueError, KeyTypeError; there is no
-        index then.
+        that changes members or indexes meanwhile. Raises UsageError, UniqueError, KeyTypeError, and IndexingError
+        where the class of a member cannot be imported; there is no index then.
         """
         before = self._built
         position = self._add_built(name, as_index(index))

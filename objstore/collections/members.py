@@ -19,6 +19,7 @@ from objstore.collections.tally import Tally
 from objstore.collections.trees import IdTree
 from objstore.errors import ImmutableKeyError, IndexingError, UniqueError, UsageError
 from objstore.ids import number
+from objstore.objects.broken import is_stand_in, name_of
 
 Entry = tuple[Slot, ...]
 """The keys of one member, in every index; empty where there is no index any more."""
@@ -178,6 +179,7 @@ class Members:
         """
         entry = tuple([read(obj) if read is not None else () for read in self._readers])
         if not entry[0] or not is_whole(entry[0][0]):
+            require_class("key", obj)
             parts = ", ".join(map(str, self.by_key.definition.on))
             raise IndexingError("key", f"a {type(obj).__name__} without {parts} has no key")
         return entry
@@ -255,6 +257,15 @@ class Members:
                 (built.insert if removed else built.remove)(key, member)
             raise
         return count
+
+
+def require_class(index: str, obj: Persistent) -> None:
+    """Raises IndexingError for a stand-in: without its class nobody knows what an object is indexed under."""
+    if is_stand_in(type(obj)):
+        which = f"object {obj._p_oid.hex()}" if obj._p_oid is not None else "a new object"
+        raise IndexingError(
+            index, f"{which} has no keys, because its class {name_of(type(obj))} cannot be imported"
+        )
 
 
 def _pairs(move: Move) -> Iterable[tuple[Slot, Slot]]:

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from persistent import Persistent
 
 from objstore.ids import Oid
+from objstore.objects.broken import BrokenPersistent
 
 FOLLOWERS = "_objstore_followers"
 """The attribute."""
@@ -45,15 +46,22 @@ class Follower(Protocol):
 
 
 def followers(obj: Persistent) -> tuple[Pair, ...]:
-    """Who follows an object. It is loaded if need be."""
+    """Who follows an object. It is loaded if need be. One of a missing class has them in the state it keeps."""
     obj._p_activate()
-    found: tuple[Pair, ...] = getattr(obj, "__dict__", {}).get(FOLLOWERS, ())
+    broken = isinstance(obj, BrokenPersistent)
+    attributes = _in_state(obj.__Broken_state__) if broken else getattr(obj, "__dict__", {})
+    found: tuple[Pair, ...] = attributes.get(FOLLOWERS, ())
     return found
 
 
 def set_followers(obj: Persistent, pairs: tuple[Pair, ...]) -> bool:
-    """Say who follows an object from now on, which changes it; False where it has no place for that."""
+    """Say who follows an object from now on, which changes it; False where it has no place for that.
+
+    An object of a missing class cannot be changed, and keeps the followers that it has.
+    """
     obj._p_activate()
+    if isinstance(obj, BrokenPersistent):
+        return False
     attributes = getattr(obj, "__dict__", None)
     if attributes is None:
         return False
@@ -88,6 +96,11 @@ def _by_follower(jar: object, objects: Iterable[Persistent]) -> list[tuple[Follo
 
 def is_followed(state: Any) -> bool:
     """Whether a state, as `__getstate__` gave it, is that of an object with followers."""
+    return bool(_in_state(state).get(FOLLOWERS))
+
+
+def _in_state(state: Any) -> dict[str, Any]:
+    """The attributes in a state, but those in slots."""
     if isinstance(state, tuple) and len(state) == 2:  # of an object that has slots too
         state = state[0]
-    return isinstance(state, dict) and bool(state.get(FOLLOWERS))
+    return state if isinstance(state, dict) else {}
