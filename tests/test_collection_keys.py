@@ -10,12 +10,17 @@ from typing import NamedTuple
 from uuid import UUID
 
 import pytest
+from databases import abort, commit, opened
 from hypothesis import given
 from hypothesis import strategies as st
+from people import Person, misfits
 from persistent import Persistent
 
+from objstore.collections import Collection, at_least, at_most
 from objstore.collections.keys import BEYOND, decode, encode, encode_parts
 from objstore.errors import DataError, KeyTypeError
+
+pytest_plugins = ["database_fixtures"]
 
 PLAIN = st.one_of(
     st.none(),
@@ -130,6 +135,52 @@ def test_what_has_no_order_is_refused(value):
     assert isinstance(caught.value, TypeError)
     assert isinstance(caught.value, DataError)
     assert "cannot be a key" in str(caught.value)
+
+
+WEST, EAST = timezone(timedelta(hours=-5)), timezone(timedelta(hours=5))
+UNENCODABLE = [
+    Decimal("sNaN"),
+    Decimal("-sNaN123"),
+    datetime.max.replace(tzinfo=WEST),
+    datetime.min.replace(tzinfo=EAST),
+    (1, Decimal("sNaN")),
+]
+"""What raised InvalidOperation and OverflowError."""
+
+
+@pytest.mark.parametrize("value", UNENCODABLE, ids=str)
+def test_what_cannot_be_encoded_is_refused(value):
+    with pytest.raises(
+        KeyTypeError, match=r"cannot be a key: (NaN has no place|.* is outside the years 1 to 9999)"
+    ):
+        encode(value)
+
+
+@pytest.mark.parametrize("value", UNENCODABLE, ids=str)
+def test_what_cannot_be_encoded_is_refused_by_collections(databases, value):
+    db = databases("memory-full")
+    connection = opened(db)
+    people = connection.root.people = Collection(key="name", indexes={"born": "born"})
+    people.add(Person(name="a", born=datetime.max.replace(tzinfo=UTC), joined=None))
+    commit(connection)
+    for raising in (
+        lambda: people.add(Person(name="b", born=value)),
+        lambda: people.add(Person(name=value)),
+        lambda: people.get(value),
+        lambda: people.find(born=value).count(),
+        lambda: people.find(joined=value).count(),
+        lambda: people.find(born=at_least(value)).count(),
+        lambda: people.find(joined=at_most(value)).count(),
+    ):
+        with pytest.raises(KeyTypeError):
+            raising()
+    people["a"].born = value
+    with pytest.raises(KeyTypeError):
+        commit(connection)
+    abort(connection)
+    assert len(people) == 1
+    assert misfits(people) == []
+    connection.close()
 
 
 @pytest.mark.parametrize("value", ["text", ("a", "b", "c")])

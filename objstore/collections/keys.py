@@ -90,11 +90,11 @@ def _decode(rank: int, value: Any) -> Any:
 
 def _encode(value: Any) -> Key:
     if isinstance(value, float | Decimal):
-        if value != value:  # what is not a number
+        if value.is_nan() if isinstance(value, Decimal) else value != value:  # comparing a signaling one raises
             raise KeyTypeError(value, "NaN has no place in any order")
         return (_NUMBER, value if type(value) in (float, Decimal) else float(value))
     if isinstance(value, datetime):
-        return (_NAIVE, value) if value.tzinfo is None else (_AWARE, value.astimezone(UTC))
+        return (_NAIVE, value) if value.tzinfo is None else (_AWARE, _as_utc(value))
     if isinstance(value, time) and value.tzinfo is None:
         return (_TIME, value)
     if isinstance(value, tuple):
@@ -102,6 +102,13 @@ def _encode(value: Any) -> Key:
     if isinstance(value, Persistent):
         return (_MEMBER, _member_id(value))
     return _encode_derived(value)
+
+
+def _as_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise KeyTypeError(value, f"{value.isoformat()} is outside the years 1 to 9999 in UTC") from error
 
 
 def _encode_derived(value: Any) -> Key:
