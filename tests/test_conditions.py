@@ -391,6 +391,18 @@ def test_what_makes_no_sense_is_refused(make):
         make(COLLECTIONS["all"])
 
 
+@pytest.mark.parametrize("value", ["x", 2.5, "2", (1,)], ids=str)
+def test_limit_and_offset_are_whole_numbers(value):
+    """TypeErrors and ValueErrors of whatever used them came, some only while iterating."""
+    people = COLLECTIONS["all"]
+    for name in ("limit", "offset"):
+        with pytest.raises(UsageError, match=f"{name} is a whole number, not "):
+            people.find(**{name: value})
+    with pytest.raises(UsageError, match="offset is a whole number, not None"):
+        people.find(offset=None)
+    assert len(list(people.find(limit=True))) == 1
+
+
 def test_conditions_are_combined_with_conditions():
     with pytest.raises(TypeError):
         where(city="Rome") & 3

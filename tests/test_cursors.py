@@ -554,6 +554,8 @@ class TestEstimates:
         assert Cursor(tree).estimate(samples=1000) == Estimate(50, 0, exact=True)
         with pytest.raises(UsageError, match="samples is 2 or more, not 1"):
             Cursor(tree).estimate(samples=1)
+        with pytest.raises(UsageError, match=r"samples is a whole number, not 2\.5"):
+            Cursor(tree).estimate(samples=2.5)
 
 
 class TestStored:

@@ -65,6 +65,16 @@ class TestSequence:
         fresh = Sequence(start, step)
         assert fresh.take(3) == [start + step * at for at in range(3)]
 
+    @pytest.mark.parametrize("value", ["x", 1.0, None], ids=str)
+    def test_what_is_no_whole_number(self, value):
+        """It was stored, and drawing failed."""
+        for kind, names in ((Sequence, ("start", "step", "block")), (GapFreeSequence, ("start", "step"))):
+            for name in names:
+                with pytest.raises(UsageError, match=f"{name} is a whole number, not {value!r}"):
+                    kind(**{name: value})
+        with pytest.raises(UsageError, match="count is a whole number"):
+            Sequence().take(value)
+
     def test_what_makes_no_sense(self):
         for options in ({"step": 0}, {"block": 0}):
             with pytest.raises(UsageError):

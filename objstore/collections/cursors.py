@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
+from objstore.collections.arguments import whole
 from objstore.collections.shapes import MISSING, SAMPLES, Estimate, estimate, highest, lowest, number
 from objstore.collections.spans import UNBOUNDED, Span, prefix_span, span_of
 from objstore.errors import ClosedError, UsageError
@@ -234,8 +235,11 @@ class Cursor:
         return number(self._open_tree(), self._span)
 
     def estimate(self, samples: int = SAMPLES) -> Estimate:
-        """About how many keys there are in the span, from a few nodes: see `collections.shapes`."""
-        if samples < 2:
+        """About how many keys there are in the span, from a few nodes: see `collections.shapes`.
+
+        Raises UsageError where `samples` is no whole number, or less than 2.
+        """
+        if whole("samples", samples) < 2:
             raise UsageError(f"samples is 2 or more, not {samples}")
         return estimate(self._open_tree(), self._span, samples)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
+from objstore.collections.arguments import whole
 from objstore.collections.conditions import Condition
 from objstore.collections.members import Members
 from objstore.collections.ordering import Field, Way, in_order, way_along
@@ -37,14 +38,14 @@ class Found:
         offset: int,
         scan: bool,
     ) -> None:
-        if (limit is not None and limit < 0) or offset < 0:
+        self._limit = None if limit is None else whole("limit", limit)
+        self._offset = whole("offset", offset)
+        if (self._limit is not None and self._limit < 0) or self._offset < 0:
             raise UsageError("limit and offset are 0 or more")
         self._find_members = find_members
         self._condition = condition
         names = [order] if isinstance(order, str) else list(order)
         self._order = [Field(name.removeprefix("-"), name.startswith("-")) for name in names]
-        self._limit = limit
-        self._offset = offset
         self._scan = scan
 
     # --- looking ---

@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 
 from persistent import Persistent
 
+from objstore.collections.arguments import whole
 from objstore.errors import UsageError
 from objstore.ids import NO_TID, Oid
 from objstore.objects import DB, Connection
@@ -36,18 +37,19 @@ class Sequence(Persistent):
     """
 
     def __init__(self, start: int = 1, step: int = 1, block: int = 100) -> None:
-        """Raises UsageError where `step` is 0, or `block` less than 1."""
-        if block < 1:
-            raise UsageError(f"a block has 1 number or more, not {block}")
+        """Raises UsageError where `step` is 0, `block` less than 1, or any of them no whole number."""
         self._next, self._step = _checked(start, step)
-        self._block = block
+        self._block = whole("block", block)
+        if self._block < 1:
+            raise UsageError(f"a block has 1 number or more, not {block}")
 
     def draw(self) -> int:
         """A number that nobody had. May commit a transaction of its own, and then raises what that raises."""
         return self.take(1)[0]
 
     def take(self, count: int) -> list[int]:
-        """Several numbers, in order, from as many blocks as it takes."""
+        """Several numbers, in order, from as many blocks as it takes. Raises UsageError."""
+        count = whole("count", count)
         if count < 0:
             raise UsageError(f"one takes 0 numbers or more, not {count}")
         self._p_activate()
@@ -81,7 +83,7 @@ class GapFreeSequence(Persistent):
     """
 
     def __init__(self, start: int = 1, step: int = 1) -> None:
-        """Raises UsageError where `step` is 0."""
+        """Raises UsageError where `step` is 0, or either no whole number."""
         self._next, self._step = _checked(start, step)
 
     def draw(self) -> int:
@@ -92,9 +94,10 @@ class GapFreeSequence(Persistent):
 
 
 def _checked(start: int, step: int) -> tuple[int, int]:
-    if not step:
+    checked = whole("start", start), whole("step", step)
+    if not checked[1]:
         raise UsageError("step is not 0")
-    return start, step
+    return checked
 
 
 class _Stock:
