@@ -534,6 +534,18 @@ class TestEstimates:
                 assert found.count == true
         assert hits >= 80
 
+    def test_nodes_with_one_leaf(self):
+        """Where deletes had left a node one leaf, in a tree that is not stored, all behind it was added to it."""
+        for kind in KINDS:
+            tree = fill(kind(), range(300))
+            for key in range(100, 200):
+                if key % 14:
+                    take_away(tree, key)
+            for low, high in ((0, 299), (50, 250), (90, 150)):
+                at = Cursor(tree, low, high)
+                assert at.estimate(samples=10_000) == Estimate(at.count(), 0, exact=True)
+                assert at.estimate(samples=4).count < 400
+
     def test_few_nodes_are_loaded(self, databases):
         db = databases("memory-full")
         with db.transaction() as connection:

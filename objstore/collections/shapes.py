@@ -123,6 +123,14 @@ def _node(tree: Any, kind: type[Any]) -> _Node | None:
     return _Node(state[0][::2], state[0][1::2])
 
 
+def _leaf(tree: Any) -> Any:
+    """The leaf that is all of what is no node. Trees with one leaf do for it only where nothing comes after them:
+    an inner node whose only leaf is not stored looks like one, and counts on to the end of the tree around it.
+    """
+    first = getattr(tree, "_firstbucket", None)
+    return tree if first is None else first
+
+
 def _is_tree(tree: Any) -> bool:
     """Whether it has nodes; buckets and sets are leaves by themselves."""
     return hasattr(tree, "_firstbucket")
@@ -177,7 +185,7 @@ class _Sampler:
         """Of the keys of a subtree that lie in a span."""
         node = _node(tree, self._kind)
         if node is None:
-            return len(keys_in(tree, span)), 0.0
+            return len(keys_in(_leaf(tree), span)), 0.0
         first, last = 0, len(node.children) - 1
         if span.low is not UNBOUNDED:
             first = bisect_right(node.separators, span.low)
@@ -209,7 +217,7 @@ class _Sampler:
         """Of all keys below a node, by so many paths to leaves, or all of them."""
         node = _node(tree, self._kind)
         if node is None:
-            return len(tree), 0.0
+            return len(_leaf(tree)), 0.0
         if len(node.children) <= paths:
             parts = [self._subtree(child, paths // len(node.children)) for child in node.children]
             return sum(mean for mean, _ in parts), sum(variance for _, variance in parts)
@@ -224,7 +232,7 @@ class _Sampler:
             factor *= len(node.children)
             tree = self._random.choice(node.children)
             node = _node(tree, self._kind)
-        return factor * len(tree)
+        return factor * len(_leaf(tree))
 
 
 def _moments(sizes: Sequence[float]) -> tuple[float, float]:
