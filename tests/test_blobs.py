@@ -340,6 +340,20 @@ class TestAmongOthers:
         assert file.closed
         assert content(blob) == b"second"
 
+    def test_a_reader_is_closed_when_what_it_reads_is_taken_back(self, few):
+        connection, blob = with_blob(few)
+        write(blob, b"second")
+        file = blob.open()
+        abort(connection)
+        assert file.closed
+        assert content(blob) == b"first"
+
+    def test_a_reader_outlives_its_connection(self, few):
+        connection, blob = with_blob(few)
+        with blob.open() as file:
+            connection.close()
+            assert file.read() == b"first"
+
     def test_what_is_open_is_not_dropped_from_memory(self, few):
         connection, blob = with_blob(few)
         with blob.open() as file:

@@ -82,6 +82,29 @@ def test_exit_codes_of_the_process(copied: str, tmp_path: Path) -> None:
     assert run("check", copied, "--ignore", "foreign").returncode == 0
 
 
+def test_commands_work_beside_a_process_that_writes(tmp_path: Path) -> None:
+    """As the reference says, for reading and for writing; not beside one that has the store for itself."""
+    path = str(tmp_path / "store")
+    with objstore.open(path) as db:
+        with db.transaction() as connection:
+            connection.root.number = 1
+        for arguments in (
+            ["find", path, "persistent.*"],
+            ["classes", path],
+            ["shell", path, "-c", "print(root.number)"],
+            ["copy", path, str(tmp_path / "copy")],
+            ["check", path],
+            ["shell", path, "--write", "-c", "root.number = 2; transaction.commit()"],
+        ):
+            done = run(*arguments)
+            assert done.returncode == 0, done.stderr
+        with db.transaction() as connection:
+            assert connection.root.number == 2
+    with objstore.open(path, exclusive=True):
+        for command in ("find", "classes"):
+            assert run(command, path, *(["*"] if command == "find" else [])).returncode == 3
+
+
 def test_the_script_and_the_module_are_one() -> None:
     script = Path(sys.executable).with_name("objstore")
     if not script.exists():

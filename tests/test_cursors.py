@@ -387,6 +387,14 @@ class TestIterating:
         assert list(reversed(Cursor(tree))) == list(Cursor(tree, reverse=True)) == expected[::-1]
         assert list(reversed(Cursor(tree, reverse=True))) == expected
 
+    def test_verbs_do_not_turn_round(self, tree):
+        at = Cursor(tree, reverse=True)
+        assert at.next()
+        assert at.key() == 0
+        for verb, key in ((at.first, 0), (at.next, 2), (at.last, 98), (at.prev, 96)):
+            assert verb()
+            assert at.key() == key
+
     def test_a_set_gives_its_keys(self):
         at = Cursor(SmallSet([1, 2]))
         assert list(at.iternext()) == list(at.iterprev(keys=False))[::-1] == [1, 2]

@@ -33,9 +33,9 @@ _AFTER: Final = 1
 class Cursor:
     """A place among the keys of `tree`, within a span of them. Used by one thread at a time, as the tree is.
 
-    `min`, `max`, `excludemin` and `excludemax` are those of `BTree.keys`; None is no end. `prefix` keeps to the
-    keys that begin with a text, with bytes, or with the items of a tuple. With `reverse` iterating goes from the
-    last key to the first; the verbs do not change.
+    `min`, `max`, `excludemin` and `excludemax` are those of `BTree.keys`; None is no end, and an end that is not
+    given cannot be left out. `prefix` keeps to the keys that begin with a text, with bytes, or with the items of a
+    tuple. With `reverse` iterating goes from the last key to the first; the verbs do not change.
 
     It begins on no key: `next` goes to the first then, and `prev` to the last. A move that finds no key says
     False, and leaves the cursor past the end, from where it can be moved back, or on to a key that was added

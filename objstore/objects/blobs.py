@@ -165,9 +165,11 @@ class Blob(Persistent):
     def open(self, mode: str = "r") -> io.BufferedIOBase:
         """Open it as a binary file: "r" to read, "w" to write anew, "a" to append, "r+" to read and write.
 
-        "c" reads what is committed. A reader sees what this transaction has written so far. Several may read at a
-        time, or one write. Close what was opened for writing before the commit. Raises BlobError where that does
-        not go together, ReadOnlyError, ClosedError, BlobMissingError; the file raises OSError where the disk does.
+        "c" reads what is committed, of a blob that this transaction has not changed. A reader sees what this
+        transaction has written so far; it is closed when the connection moves on to what another has written.
+        Several may read at a time, or one write. Close what was opened for writing before the commit. Raises
+        BlobError where that does not go together, ReadOnlyError, ClosedError, BlobMissingError; the file raises
+        OSError where the disk does.
         """
         if mode not in MODES:
             raise ValueError(f"a blob is opened in mode {', '.join(MODES)}, not {mode!r}")
