@@ -42,3 +42,8 @@ def fill(tree, keys):
         else:
             tree.add(key)
     return tree
+
+
+def take_away(tree, key):
+    """Take a key out of a tree or a set."""
+    tree.pop(key) if hasattr(tree, "values") else tree.remove(key)

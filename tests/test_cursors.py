@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from persistent.mapping import PersistentMapping
-from small_trees import KINDS, SmallNumbers, SmallSet, SmallTree, fill
+from small_trees import KINDS, SmallNumbers, SmallSet, SmallTree, fill, take_away
 
 import objstore
 from objstore.collections import Cursor, Estimate, cursor
@@ -689,10 +689,6 @@ def test_the_key_before_another(kind):
             at = bisect_left(present, key)
             found = last_before(tree, key)
             assert found == present[at - 1] if at else found not in present
-
-
-def take_away(tree, key):
-    tree.pop(key) if hasattr(tree, "values") else tree.remove(key)
 
 
 class Model:

@@ -9,7 +9,7 @@ before it met this transaction.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from persistent import Persistent, PickleCache
 
@@ -47,6 +47,8 @@ class Changes:
         self._registered: list[Persistent] = []
         self.named: dict[Oid, Persistent] = {}
         """The new objects that were not written yet."""
+        self._within: dict[int, Persistent] = {}  # BTrees by the id of a leaf that was written within them
+        self._again: list[Persistent] = []  # those of them whose leaf has got a record of its own since
         self._created: set[Oid] = set()
         self._modified: set[Oid] = set()
         self._resolved: frozenset[Oid] = frozenset()
@@ -75,6 +77,8 @@ class Changes:
 
     def name(self, obj: Persistent, oid: Oid) -> None:
         """Adopt a new object. It counts as changed, so that no cache drops its only state."""
+        if self._within and (tree := self._within.pop(id(obj), None)) is not None:
+            self._again.append(tree)
         self.named[oid] = obj
         obj._p_oid = oid
         obj._p_jar = self._jar
@@ -99,13 +103,20 @@ class Changes:
         created, modified, read_current = self._created, self._modified, self.read_current
         serialize, store, estimate = self._writer.serialize, sink.store, cache.update_object_size_estimation
         written: set[Oid] = set()
+        within, again = self._within, self._again
+        within.clear()
+        again.clear()
         at = 0
-        while named or at < len(registered):  # both may grow meanwhile
+        while named or at < len(registered) or again:  # all may grow meanwhile
             if named:
                 oid, obj = named.popitem()
                 created.add(oid)
                 cache[oid] = obj
                 serial = NO_TID
+            elif again:
+                obj = again.pop()
+                oid = obj._p_oid
+                serial = NO_TID if oid in created else obj._p_serial
             else:
                 obj = registered[at]
                 at += 1
@@ -121,6 +132,8 @@ class Changes:
                     modified.add(oid)
                     serial = obj._p_serial
             data, references = serialize(obj)
+            if (leaf := _only_leaf(obj)) is not None:
+                within[id(leaf)] = obj
             if type(obj) is Blob:
                 self._store_blob(sink, oid, serial, obj, data)
             else:
@@ -133,6 +146,7 @@ class Changes:
             if settle:
                 obj._p_changed = False
             written.add(oid)
+        within.clear()
         if settle:
             registered.clear()
         return len(written)
@@ -267,6 +281,27 @@ class Changes:
             if obj is not None:
                 del self._cache[oid]
                 _disown(obj)
+
+
+_has_leaves: dict[type, bool] = {}
+"""Of classes that were written whether they are BTrees or TreeSets."""
+
+
+def _only_leaf(obj: Persistent) -> Any:
+    """The leaf that was written within a BTree, since it is the only one and has no oid; None where there is none.
+
+    If that gets an oid later, because another leaf or the tree around refers to it, what it was written within is
+    a part of a larger tree. It would be there twice, so that part has to be written again. (ZODB does not, and has
+    a damaged tree then: "Bucket next pointer is damaged".)
+    """
+    cls = type(obj)
+    known = _has_leaves.get(cls)
+    if known is None:
+        known = _has_leaves[cls] = hasattr(obj, "_firstbucket")
+    if not known:
+        return None
+    leaf: Any = obj._firstbucket
+    return leaf if leaf is not None and leaf._p_oid is None else None
 
 
 class Savepoint:
