@@ -21,6 +21,7 @@ from ZEO.zconfig import server_ssl
 from objstore.errors import UsageError
 from objstore.zodb.storage import DirectoryStorage
 
+_clients_log = logging.getLogger("ZEO.asyncio.server")
 logger = logging.getLogger(__name__)
 
 INTERVAL = 0.05
@@ -113,6 +114,7 @@ class Server:
         """Let go of the clients, who are told nothing but that; then of the storage, which none asks any more."""
         if self._stopped_by is None:
             self._stopped_by = number
+            _clients_log.setLevel(logging.CRITICAL)  # that one has gone already is no error now
             for clients in self._server.zeo_storages_by_storage_id.values():
                 for client in list(clients):
                     client.connection.close()
