@@ -6,6 +6,7 @@ import pytest
 import transaction
 from hypothesis import given
 from hypothesis import strategies as st
+from persistent import Persistent
 from small_trees import KINDS, SmallTree, fill, take_away
 
 import objstore
@@ -66,3 +67,20 @@ def test_what_is_loaded_is_what_was_written(kind, changes):
         wanted = committed(connection, added, removed)
         assert_whole(connection.root.tree, wanted)
     connection.db().close()
+
+
+class Obliging(Persistent):
+    """Has every attribute that it is asked for."""
+
+    def __getattr__(self, name):
+        if name.startswith(("_p_", "__")):
+            raise AttributeError(name)
+        return f"the {name}"
+
+
+def test_an_object_that_has_every_attribute_is_no_tree():
+    """It was taken for one, and could not be committed."""
+    connection = opened(SmallTree)
+    connection.root.obliging = Obliging()
+    connection.transaction_manager.commit()
+    assert connection.root.obliging.anything == "the anything"

@@ -297,7 +297,8 @@ def _only_leaf(obj: Persistent) -> Any:
     cls = type(obj)
     known = _has_leaves.get(cls)
     if known is None:
-        known = _has_leaves[cls] = hasattr(obj, "_firstbucket")
+        # Of the class: an object may say yes to any attribute.
+        known = _has_leaves[cls] = hasattr(cls, "_firstbucket")
     if not known:
         return None
     leaf: Any = obj._firstbucket
