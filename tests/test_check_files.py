@@ -177,6 +177,51 @@ def test_revisions_without_a_pointer(format):
 
 
 @classic_full
+def test_a_pointer_to_what_is_not_the_newest(format):
+    store = filled(MemoryFilesystem(), History.FULL, format)
+    old = store.filesystem.read(current_path(store, B))
+    commit(store, {B: "newer"}, {B: ()})
+    store.flush()
+    newest = revision_path(store, B)
+    put(store.filesystem, current_path(store, B), old)
+    finding = of_kind(store, "pointer")
+    assert (finding.path, finding.oid, finding.tid) == (newest, oid_from(B), store.last_tid())
+    assert old.hex() in finding.message
+
+
+class FlushedAtALook(MemoryFilesystem):
+    """Once its newest revision was read, a flush replaces an object's `.c` as soon as this was read too."""
+
+    newest = current = None
+    replacement = b""
+
+    def read(self, path):
+        content = super().read(path)
+        if path == self.newest:
+            self.newest = None
+        elif path == self.current and self.newest is None:
+            self.current = None
+            put(self, path, self.replacement)
+        return content
+
+
+@classic_full
+def test_a_pointer_that_a_flush_replaces_between_two_looks(format):
+    """The revision is there before the pointer to it is: a check that looks between the two tells nothing."""
+    filesystem = FlushedAtALook()
+    store = filled(filesystem, History.FULL, format)
+    path = current_path(store, B)
+    old = filesystem.read(path)
+    commit(store, {B: "newer"}, {B: ()})
+    store.flush()
+    filesystem.replacement = filesystem.read(path)
+    filesystem.newest, filesystem.current = revision_path(store, B), path
+    put(filesystem, path, old)
+    assert found(store) == []
+    assert filesystem.current is None
+
+
+@classic_full
 def test_a_reachable_object_without_a_pointer_after_a_pack(format):
     store = filled(MemoryFilesystem(), History.FULL, format)
     store.record_pack(store.last_tid())
