@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 from checking import (
@@ -320,6 +321,36 @@ def test_a_store_that_is_packed_meanwhile(history, format):
 
     findings = found_beside(store, write_and_pack)
     assert kinds(findings) <= {"unreachable"}, findings
+
+
+class FlushedElsewhere(PosixFilesystem):
+    """Calls `flush` once, before the marks are listed."""
+
+    flush = marks = None
+
+    def entries(self, path):
+        if path == self.marks:
+            self.marks = None
+            self.flush()
+        return super().entries(path)
+
+
+@every_store
+def test_a_store_that_another_process_flushes_between_two_looks(history, format, tmp_path, monkeypatch):
+    """What it has flushed is in the journal no more, and not yet in the home as this process knows it."""
+    monkeypatch.setattr("stores.PATH", str(tmp_path / "store"))
+    monkeypatch.setattr("checking.PATH", str(tmp_path / "store"))
+    filesystem = FlushedElsewhere()
+    store, another = filled(filesystem, history, format), open_on(PosixFilesystem(), history, format)
+    with closing(store), closing(another):
+        commit(store, {A: "leads to the new one", 40: "new"}, {A: (40,)})
+        assert contents(store, [B, 40]) == {B: "b, changed", 40: "new"}
+        another._flusher.flushed_to = lambda _: None  # which it is about to tell
+        filesystem.flush, filesystem.marks = another.flush, store.directory.marks
+        assert found(store) == []
+        assert filesystem.marks is None
+        assert another.statistics()["flushed_transactions"] == 1
+        another._peers.flushed(another.flushed)
 
 
 def test_every_kind_is_explained():

@@ -157,10 +157,16 @@ class Connections:
                 self._told.extend(self._blobs.revision(summary))
             if summary.tid <= self._snapshot:
                 for to in oid_numbers(references):
-                    if to not in self._existing and to not in missing:
+                    if to not in self._existing and to not in missing and not self._exists(to):
                         missing.add(to)
                         self._tell_dangling(summary, oid_from(to))
         return b"".join(found)
+
+    def _exists(self, at: int) -> bool:
+        """Whether an object is there after all: another process flushed it, and this one has not heard of it."""
+        if self._summaries(at):
+            self._existing.add(at)
+        return at in self._existing
 
     def _counting(self, summaries: Iterable[RevisionSummary]) -> Iterator[RevisionSummary]:
         # Asked after they were read: a pack moves the time on before it removes anything.
