@@ -479,7 +479,7 @@ class TestServersThatGoAway:
                 commit(connection)
             abort(connection)
             server.start()
-            assert db.run(lambda each: each.root().setdefault("b", 3), retries=30) == 3
+            assert db.run(lambda each: each.root().setdefault("b", 3), retries=200) == 3
             connection.sync()
             assert dict(connection.root()) == {"a": 1, "b": 3}
             connection.close()

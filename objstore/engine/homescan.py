@@ -14,6 +14,7 @@ from objstore.formats.layouts import (
     HomeName,
     RevisionName,
     TransactionName,
+    current_name,
     parse_home_name,
     revision_name,
 )
@@ -26,18 +27,18 @@ def find_full_damage(held: HomeFiles, home: Home) -> Iterator[Finding]:
     """What is wrong with a Full home."""
 
     def read(path: str, name: HomeName) -> Iterator[Finding]:
+        directory = path.rpartition("/")[0]
         match name:
             case RevisionName(oid, tid):
                 held.revision(path, oid, tid)
                 current = home.current(oid)
+                if current is not None and current < tid:
+                    pointer = f"{directory}/{current_name(oid)}"
+                    yield Finding("pointer", pointer, f"it is older than {tid.hex()}, which is there", oid, tid)
                 if current is None:
                     yield Finding("pointer", path, "no .c file leads to this object's revisions", oid, tid)
-                elif current < tid:
-                    message = f"it is newer than {current.hex()}, which the object's .c file names as current"
-                    yield Finding("pointer", path, message, oid, tid)
             case CurrentName(oid):
                 current = home.current(oid)
-                directory = path.rpartition("/")[0]
                 if current and not held.filesystem.exists(f"{directory}/{revision_name(oid, current)}"):
                     yield Finding("pointer", path, f"it names {current.hex()}, which is missing", oid, current)
             case TransactionName(tid):

@@ -19,7 +19,6 @@ from objstore.engine.store import DirectoryStore
 from objstore.errors import CorruptionError
 from objstore.formats.layouts import (
     TEMPORARY,
-    CurrentName,
     RevisionName,
     parse_home_name,
     parse_segment_name,
@@ -177,15 +176,20 @@ class _Check:
     def _pointer_is_wrong(self, finding: Finding) -> bool:
         if finding.oid is None or finding.tid is None:
             return True
-        is_current = isinstance(parse_home_name(_name(finding.path)), CurrentName)
-        if not is_current and finding.tid > self._flushed:
-            # The flusher is, or an interrupted one was, at it: the journal has all of it still. A `.c` is never
-            # there before what it names.
-            return False
         if not self._store.filesystem.exists(finding.path):
             return False
         current = self._current(finding.oid)
-        return current in (finding.tid, NO_TID) if is_current else current is None or current < finding.tid
+        if current == finding.tid:  # a flush has caught up with the revision, unless it is missing
+            return self._is_missing(finding.oid, finding.tid)
+        # While the flusher is at a revision, or an interrupted one was, the journal has all of it still.
+        return current == NO_TID or (finding.tid <= self._flushed and (current is None or current < finding.tid))
+
+    def _is_missing(self, oid: Oid, tid: Tid) -> bool:
+        """Whether the home has no such revision. One that cannot be read is told as that."""
+        try:
+            return self._store.home.revision(oid, tid) is None
+        except (CorruptionError, OSError):
+            return False
 
 
 def _name(path: str) -> str:
