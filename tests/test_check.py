@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import io
 import pickle
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 
 import pytest
 from checking import (
-    TURNS,
     A,
     B,
     C,
@@ -277,80 +274,7 @@ def test_a_mark_that_would_hand_oids_out_twice(history, format):
     assert (finding.path, finding.oid) == (store.directory.marks, oid_from(C))
 
 
-# --- at work -----------------------------------------------------------------------------------------
-
-
-def found_beside(store, work):
-    """What checks find, one after the other, while `work` runs in another thread, and after it."""
-    findings = []
-    with ThreadPoolExecutor(1) as pool:
-        worker = pool.submit(work)
-        while not worker.done():
-            findings += found(store)
-        worker.result()
-    return findings + found(store)
-
-
-@every_store
-def test_a_store_that_is_written_to_meanwhile(history, format):
-    """An object moves between two parents while commits, flushes and checks go on: no false alarm."""
-    store = filled(MemoryFilesystem(), history, format, background=True, flush_age=0.001)
-    commit(store, {20: "moves", A: 0}, {A: (20,)})
-
-    def write() -> None:
-        for turn in range(TURNS):
-            here, there = (A, B) if turn % 2 else (B, A)
-            commit(store, {here: turn, there: turn, 100 + turn: "new"}, {here: (20, 100 + turn)})
-
-    findings = found_beside(store, write)
-    store.close()
-    # In Minimal, what an earlier turn added is garbage as soon as the turn after the next comes.
-    assert [finding for finding in findings if number(finding.oid or ROOT) < 100] == []
-
-
-@every_store
-def test_a_store_that_is_packed_meanwhile(history, format):
-    """Objects that the pack is about to remove may be told as unreachable, and nothing else is."""
-    store = filled(MemoryFilesystem(), history, format)
-
-    def write_and_pack() -> None:
-        for turn in range(TURNS // 4):
-            commit(store, {A: turn, 100 + turn: "soon garbage"}, {A: (100 + turn,)})
-            commit(store, {A: "", B: turn})
-            store.pack(store.last_tid())
-
-    findings = found_beside(store, write_and_pack)
-    assert kinds(findings) <= {"unreachable"}, findings
-
-
-class FlushedElsewhere(PosixFilesystem):
-    """Calls `flush` once, before the marks are listed."""
-
-    flush = marks = None
-
-    def entries(self, path):
-        if path == self.marks:
-            self.marks = None
-            self.flush()
-        return super().entries(path)
-
-
-@every_store
-def test_a_store_that_another_process_flushes_between_two_looks(history, format, tmp_path, monkeypatch):
-    """What it has flushed is in the journal no more, and not yet in the home as this process knows it."""
-    monkeypatch.setattr("stores.PATH", str(tmp_path / "store"))
-    monkeypatch.setattr("checking.PATH", str(tmp_path / "store"))
-    filesystem = FlushedElsewhere()
-    store, another = filled(filesystem, history, format), open_on(PosixFilesystem(), history, format)
-    with closing(store), closing(another):
-        commit(store, {A: "leads to the new one", 40: "new"}, {A: (40,)})
-        assert contents(store, [B, 40]) == {B: "b, changed", 40: "new"}
-        another._flusher.flushed_to = lambda _: None  # which it is about to tell
-        filesystem.flush, filesystem.marks = another.flush, store.directory.marks
-        assert found(store) == []
-        assert filesystem.marks is None
-        assert another.statistics()["flushed_transactions"] == 1
-        another._peers.flushed(another.flushed)
+# --- what is told -----------------------------------------------------------------------------------
 
 
 def test_every_kind_is_explained():

@@ -75,6 +75,11 @@ class Membership:
         """Say that this process has the store for itself."""
         self.board.words[ALONE] = self.block + 1
 
+    @property
+    def has_writer(self) -> bool:
+        """Whether any process has the store open for writing. False where nobody can tell this one anything."""
+        return self.board.is_live and self.board.has_writer()
+
     def owner_is_alive(self, block: int) -> bool:
         """Whether the process that a block belongs to lives; false where the block is free."""
         pid, start = self.board.owner(block)

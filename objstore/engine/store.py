@@ -150,11 +150,17 @@ class DirectoryStore:
     def read_only(self) -> bool:
         return self._options.read_only
 
+    @property
+    def in_use(self) -> bool:
+        """Whether it is open for writing, here or in another process."""
+        return not self.read_only or self._membership.has_writer
+
     def last_tid(self) -> Tid:
         self._peers.catch_up()
         return self._commits.durable
 
     def packed_upto(self) -> Tid:
+        self._peers.catch_up()
         return Tid(self._marks.get(PACKED))
 
     def unreserved_oid(self) -> Oid:

@@ -21,6 +21,7 @@ from objstore.revisions import BlobFacts, RevisionSummary
 from objstore.upkeep.byobject import divided
 from objstore.upkeep.packing import Job
 from objstore.upkeep.reachable import OidSet
+from objstore.upkeep.use import Use
 
 _LEFT = "no transaction has committed this blob; opening the store for writing removes it"
 
@@ -62,8 +63,9 @@ def _remove(job: Job, batch: list[tuple[Oid, Tid]]) -> None:
 class BlobCheck:
     """Tells what is wrong with a store's blobs. With `contents` all of each is read, else its length looked at."""
 
-    def __init__(self, store: DirectoryStore, *, contents: bool) -> None:
+    def __init__(self, store: DirectoryStore, use: Use, *, contents: bool) -> None:
         self._store = store
+        self._use = use
         self._filesystem = store.filesystem
         self._contents = contents
 
@@ -77,7 +79,8 @@ class BlobCheck:
         try:
             found = self._facts(oid, tid, meant)
         except BlobMissingError:
-            yield Finding("blob", path, "the data of a blob are missing", oid, tid)
+            if self._belongs(oid, tid):  # still: a pack removes the revision first
+                yield Finding("blob", path, "the data of a blob are missing", oid, tid)
         except OSError as error:
             yield Finding("unreadable", path, error.strerror or str(error), oid, tid)
         else:
@@ -121,11 +124,11 @@ class BlobCheck:
             path = f"{place}/{entry.name}"
             is_zodbs = path == self._store.directory.temporary_zodb_blobs
             if entry.is_directory and is_zodbs:
-                for each in self._entries(path) if self._store.read_only else ():
+                for each in self._entries(path) if not self._use.noticed() else ():
                     yield Finding("leftover", f"{path}/{each.name}", _LEFT)
             elif entry.is_directory or not is_temporary_blob_name(entry.name):
                 yield Finding("foreign", path, "this is no file of the store")
-            elif self._store.read_only:  # else somebody may be writing it
+            elif not self._use.noticed():  # else somebody may be writing it
                 yield Finding("leftover", path, _LEFT)
 
     def _file_findings(self, place: str, name: str, upto: Tid) -> Iterator[Finding]:
@@ -139,7 +142,9 @@ class BlobCheck:
             yield Finding("leftover", path, message, found.oid, found.tid)
 
     def _belongs(self, oid: Oid, tid: Tid) -> bool:
+        """Whether there is such a revision, by what is known of other processes now."""
         try:
+            self._store.last_tid()
             return any(summary.tid == tid for summary in self._store.committed(oid))
         except (CorruptionError, OSError):  # which was told elsewhere
             return True

@@ -4,15 +4,15 @@ Three parts, each in a module of its own, in this order: the files around the ho
 (`surroundings`); the files of the home, which the home itself reads (`Home.findings`); and what leads from
 object to object (`connections`). All of it is read once, in bounded memory.
 
-The store may be in use meanwhile. What is only on its way (files being written, transactions being flushed)
-is not told: a finding counts if it is still so when it is looked at again. A pack that runs at the same time
-may make a check tell of objects that the pack removes.
+The store may be in use meanwhile, by this process or by others. What is only on its way (files being written,
+transactions being flushed) is not told: a finding counts if it is still so when it is looked at again. A pack that
+runs at the same time may make a check tell of objects that the pack removes.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from objstore.contracts import Finding, Progress
 from objstore.engine.store import DirectoryStore
@@ -28,6 +28,7 @@ from objstore.upkeep.blobs import BlobCheck
 from objstore.upkeep.connections import Connections
 from objstore.upkeep.reachable import OidSet
 from objstore.upkeep.surroundings import Surroundings
+from objstore.upkeep.use import Use
 
 ROUNDS = 3
 """How many flushes a file must outlast before it counts as left over."""
@@ -61,7 +62,8 @@ def check(store: DirectoryStore, progress: Progress | None = None, *, blobs: boo
     of each is read. Never writes. Raises ClosedError, and OSError where the system refuses what has nothing to do
     with one file.
     """
-    return _Check(store, progress or _silent, BlobCheck(store, contents=blobs)).run()
+    use = Use(store)
+    return _Check(store, use, progress or _silent, BlobCheck(store, use, contents=blobs)).run()
 
 
 def _silent(phase: str, done: int, total: int | None) -> None:
@@ -71,8 +73,9 @@ def _silent(phase: str, done: int, total: int | None) -> None:
 class _Check:
     """One run."""
 
-    def __init__(self, store: DirectoryStore, progress: Progress, blobs: BlobCheck) -> None:
+    def __init__(self, store: DirectoryStore, use: Use, progress: Progress, blobs: BlobCheck) -> None:
         self._store = store
+        self._use = use
         self._blobs = blobs
         self._progress = progress
         self._flushed = store.flushed
@@ -83,7 +86,7 @@ class _Check:
         view = self._store.view()  # while it is open, nothing that it sees is dropped or packed away
         try:
             self._progress("reading the journal", 0, None)
-            surroundings = Surroundings(self._store)
+            surroundings = Surroundings(self._store, self._use)
             yield from surroundings.findings()
             damaged = False
             for finding in self._home_findings():
@@ -99,7 +102,7 @@ class _Check:
                 self._blobs,
             )
             yield from connections.findings()
-            yield from self._blobs.files(min(self._flushed, view.snapshot))
+            yield from self._lasting(self._blobs.files(min(self._flushed, view.snapshot)))
             yield from self._what_stayed()
         finally:
             view.close()
@@ -118,9 +121,13 @@ class _Check:
                 return
             if finding is None:
                 return
-            if self._is_headless(finding):
-                continue
-            if finding.kind == "leftover" and not self._store.read_only:
+            if not self._is_headless(finding):
+                yield from self._lasting([finding])
+
+    def _lasting(self, findings: Iterable[Finding]) -> Iterator[Finding]:
+        """Those that are still so; what may be left over, or at work, is put off until `_what_stayed`."""
+        for finding in findings:
+            if finding.kind == "leftover" and self._use.noticed():
                 self._passing.append((finding, self._content(finding.path)))
             elif self._still_so(finding):
                 yield finding
@@ -166,7 +173,7 @@ class _Check:
         """Whether a finding of the home is more than a glimpse of work under way, or to be done again."""
         if finding.kind == "pointer":
             return self._pointer_is_wrong(finding)
-        if self._store.read_only:
+        if not self._use.noticed():
             return True
         segment = parse_segment_name(_name(finding.path).removesuffix(TEMPORARY))
         if finding.kind == "leftover" and segment is not None and segment.last > self._flushed:

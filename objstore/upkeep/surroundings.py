@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from objstore.contracts import Entry, Finding
 from objstore.engine.journal import Journal, Waiting
-from objstore.engine.marks import Marks
+from objstore.engine.marks import FLUSHED, Marks
 from objstore.engine.recovery import Examination, examine
 from objstore.engine.store import DirectoryStore
 from objstore.errors import CorruptionError
@@ -24,7 +24,8 @@ from objstore.formats.layouts import (
     parse_waiting_blob_name,
     temp_name,
 )
-from objstore.ids import NO_TID
+from objstore.ids import NO_TID, Tid
+from objstore.upkeep.use import Use
 
 _FOREIGN = "this is no file of the store"
 _REMOVED_LATER = "opening the store for writing removes it"
@@ -33,8 +34,9 @@ _REMOVED_LATER = "opening the store for writing removes it"
 class Surroundings:
     """Examines what stands around the home of a store. `waiting` is what the journal held then."""
 
-    def __init__(self, store: DirectoryStore) -> None:
+    def __init__(self, store: DirectoryStore, use: Use) -> None:
         self._store = store
+        self._use = use
         self._filesystem = store.filesystem
         self._directory = store.directory
         self._journal = Journal(store.filesystem, store.directory.journal)
@@ -43,16 +45,21 @@ class Surroundings:
 
     def _examine(self) -> Examination:
         found = self._examine_once()
-        if found.damage and not self._store.read_only:
+        while found.damage and self._use.noticed():
             again = self._examine_once()
-            again.damage = [finding for finding in again.damage if finding in found.damage]
-            return again
+            if found.damage == again.damage:
+                break
+            found = again
         return found
 
     def _examine_once(self) -> Examination:
+        marks = self._marks()
+        return examine(self._journal, marks, self._store.last_tid() if self._use.noticed() else NO_TID)
+
+    def _marks(self) -> Marks:
         marks = Marks(self._filesystem, self._directory.marks)
         marks.read()
-        return examine(self._journal, marks, NO_TID if self._store.read_only else self._store.last_tid())
+        return marks
 
     def findings(self) -> Iterator[Finding]:
         """Tell what is wrong around the home."""
@@ -103,7 +110,7 @@ class Surroundings:
     def _mark_findings(self) -> Iterator[Finding]:
         place = self._directory.marks
         yield from self._foreign_in(place, lambda entry: parse_mark_name(entry.name) is not None)
-        if not self._store.read_only:
+        if self._use.noticed():
             return  # a mark that is being advanced has two names for a moment
         greatest: dict[str, bytes] = {}
         names = [entry.name for entry in self._entries(place) or []]
@@ -120,7 +127,7 @@ class Surroundings:
         found, place = self._examination, self._directory.journal
         for name in sorted(found.foreign):
             yield Finding("foreign", f"{place}/{name}", _FOREIGN)
-        if self._store.read_only:  # else these are at work, or are about to be recycled
+        if not self._use.noticed():  # else these are at work, or are about to be recycled
             yield from self._leftovers(place)
         for waiting in found.waiting:
             yield from self._transaction_findings(waiting)
@@ -146,7 +153,7 @@ class Surroundings:
         try:
             self._journal.revisions(waiting)
         except (CorruptionError, OSError) as error:
-            if not self._filesystem.exists(waiting.path):
+            if waiting.tid <= Tid(self._marks().get(FLUSHED)):
                 return  # flushed since
             if isinstance(error, CorruptionError):
                 yield Finding("checksum", error.path, error.reason, error.oid, waiting.tid)
