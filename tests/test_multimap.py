@@ -133,6 +133,7 @@ class TestCursors:
         assert list(reversed(people.cursor(reverse=True))) == PAIRS
         assert list(cursor(people, "ben")) == PAIRS[2:]
         assert list(people.cursor().iternext(values=False)) == [key for key, _ in PAIRS]
+        assert list(people.cursor().iternext(keys=False, values=False)) == [key for key, _ in PAIRS]
         assert list(people.cursor().iterprev(keys=False)) == [value for _, value in PAIRS][::-1]
 
     def test_among_the_values_of_a_key(self, people):

@@ -24,11 +24,11 @@ from persistent import Persistent
 from objstore.collections import building, verifying
 from objstore.collections.conditions import Condition, where
 from objstore.collections.found import Found, Order
-from objstore.collections.indexcursors import IndexCursor, Prefix
+from objstore.collections.indexcursors import IndexCursor
 from objstore.collections.indexes import Index, as_index
 from objstore.collections.keys import Key, NamesMembers, bounds, decode, encode_parts
 from objstore.collections.members import Built, Members, Move
-from objstore.collections.spans import Span
+from objstore.collections.spans import Prefix, Span
 from objstore.collections.tally import Tally
 from objstore.collections.trees import IdTree
 from objstore.collections.verifying import Misfit

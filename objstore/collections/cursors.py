@@ -5,7 +5,6 @@
             if person.left:
                 cursor.delete()
 
-The verbs are those of LMDB: first, last, next, prev, set_key, set_range, key, value, item, put, replace, delete.
 A cursor holds no node of the tree but remembers a key, and finds its place by it with each move. So the tree may
 change, by this cursor or by anything else, by rollbacks and new snapshots too: a move always goes to the key that
 is next now. Where the key that it stood on is deleted it stands in the gap, and moves on from there to either
@@ -14,32 +13,25 @@ side.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 from objstore.collections.arguments import whole
+from objstore.collections.places import Place, Relation, not_a_relation
 from objstore.collections.shapes import MISSING, SAMPLES, Estimate, estimate, highest, lowest, number
-from objstore.collections.spans import UNBOUNDED, Span, prefix_span, span_of
+from objstore.collections.spans import UNBOUNDED, Prefix, Span, span_of
 from objstore.errors import ClosedError, UsageError
-
-Relation = Literal["==", ">=", ">", "<=", "<"]
 
 _BEFORE: Final = -1
 _ON: Final = 0
 _AFTER: Final = 1
 
 
-class Cursor:
+class Cursor(Place):
     """A place among the keys of `tree`, within a span of them. Used by one thread at a time, as the tree is.
 
     `min`, `max`, `excludemin` and `excludemax` are those of `BTree.keys`; None is no end, and an end that is not
     given cannot be left out. `prefix` keeps to the keys that begin with a text, with bytes, or with the items of a
-    tuple. With `reverse` iterating goes from the last key to the first; the verbs do not change.
-
-    It begins on no key: `next` goes to the first then, and `prev` to the last. A move that finds no key says
-    False, and leaves the cursor past the end, from where it can be moved back, or on to a key that was added
-    meanwhile.
+    tuple. The verbs are told at `Place`.
     """
 
     def __init__(
@@ -50,7 +42,7 @@ class Cursor:
         excludemin: bool = False,
         excludemax: bool = False,
         *,
-        prefix: str | bytes | tuple[Any, ...] | None = None,
+        prefix: Prefix | None = None,
         reverse: bool = False,
     ) -> None:
         """Raises UsageError where `tree` keeps no keys in order, and where the span makes no sense."""
@@ -58,9 +50,7 @@ class Cursor:
             raise UsageError(f"a cursor moves in a BTree or TreeSet, not in {type(tree).__name__}")
         self._tree = tree
         self._mapping = hasattr(tree, "values")
-        self._span = span_of(min, max, excludemin, excludemax)
-        if prefix is not None:
-            self._span &= prefix_span(prefix)
+        self._span = span_of(min, max, excludemin, excludemax).beginning(prefix)
         self._reverse = reverse
         self._key: Any = UNBOUNDED
         self._side = _BEFORE
@@ -70,24 +60,20 @@ class Cursor:
 
     @property
     def positioned(self) -> bool:
-        """Whether it stands on a key, and that is there."""
         self._require_open()
         return self._side == _ON and self._key is not UNBOUNDED and self._key in self._tree
 
     def key(self) -> Any:
-        """The key that it stands on. Raises UsageError where it stands on none."""
         if not self.positioned:
             raise UsageError("the cursor stands on no key; move it, and look at what the move returned")
         return self._key
 
     def value(self) -> Any:
-        """The value of that key. Raises UsageError, also where the tree is a set."""
         if not self._mapping:
             raise UsageError("a set has no values; ask for the key")
         return self._tree[self.key()]
 
     def item(self) -> tuple[Any, Any]:
-        """Key and value."""
         value = self.value()
         return self._key, value
 
@@ -100,15 +86,12 @@ class Cursor:
     # --- moves ---
 
     def first(self) -> bool:
-        """Go to the first key; whether there is one."""
         return self._go(lowest(self._open_tree(), self._span), UNBOUNDED, _BEFORE)
 
     def last(self) -> bool:
-        """Go to the last key; whether there is one."""
         return self._go(highest(self._open_tree(), self._span), UNBOUNDED, _AFTER)
 
     def next(self) -> bool:
-        """Go to the next higher key; whether there is one."""
         key = self._key
         if key is UNBOUNDED:
             return self.first()
@@ -116,21 +99,13 @@ class Cursor:
         return self._go(lowest(self._open_tree(), span), key, _BEFORE if self._side == _BEFORE else _AFTER)
 
     def prev(self) -> bool:
-        """Go to the next lower key; whether there is one."""
         key = self._key
         if key is UNBOUNDED:
             return self.last()
         span = self._span.downwards(key, self._side != _AFTER)
         return self._go(highest(self._open_tree(), span), key, _AFTER if self._side == _AFTER else _BEFORE)
 
-    previous = prev
-
     def seek(self, key: Any, relation: Relation = "==") -> bool:
-        """Go to a key, or to the nearest one that is `>=`, `>`, `<=` or `<` it; whether there is one.
-
-        Where there is none it stands in the gap where the key would be: `next` and `prev` go to its neighbours.
-        Raises TypeError where the tree cannot compare the key with its own.
-        """
         tree = self._open_tree()
         match relation:
             case "==":
@@ -142,15 +117,7 @@ class Cursor:
             case "<=" | "<":
                 span = self._span.downwards(key, relation == "<")
                 return self._go(highest(tree, span), key, _BEFORE if relation == "<" else _AFTER)
-        raise UsageError(f"a relation is one of == >= > <= <, not {relation!r}")
-
-    def set_key(self, key: Any) -> bool:
-        """Go to exactly this key: `seek(key)`."""
-        return self.seek(key)
-
-    def set_range(self, key: Any) -> bool:
-        """Go to this key, or else to the next higher one: `seek(key, ">=")`."""
-        return self.seek(key, ">=")
+        raise not_a_relation(relation)
 
     def _go(self, found: Any, key: Any, side: int) -> bool:
         """Stand on a key that was found; else at `side` of `key`."""
@@ -199,73 +166,30 @@ class Cursor:
 
     # --- many keys ---
 
-    def range(
-        self,
-        min: Any = None,
-        max: Any = None,
-        excludemin: bool = False,
-        excludemax: bool = False,
-        *,
-        prefix: str | bytes | tuple[Any, ...] | None = None,
-        reverse: bool | None = None,
-    ) -> Cursor:
-        """Another cursor, in what a span has in common with that of this one."""
-        backwards = self._reverse if reverse is None else reverse
-        made = Cursor(self._open_tree(), min, max, excludemin, excludemax, prefix=prefix, reverse=backwards)
-        return made.within(self._span)
+    def _narrowed(self, span: Span, prefix: Prefix | None, reverse: bool) -> Self:
+        made = self.within(span.beginning(prefix))
+        made._reverse = reverse
+        return made
 
-    def within(self, span: Span) -> Cursor:
+    def within(self, span: Span) -> Self:
         """Another cursor, on no key, in what a span has in common with that of this one."""
-        made = Cursor(self._open_tree(), reverse=self._reverse)
+        made = type(self)(self._open_tree(), reverse=self._reverse)
         made._span = self._span & span
         return made
 
-    def copy(self, span: Span | None = None) -> Cursor:
+    def copy(self, span: Span | None = None) -> Self:
         """Another cursor, at the same place, within a span or all of this one's."""
         made = self.within(span or self._span)
         made._key, made._side = self._key, self._side
         return made
 
-    def prefix(self, prefix: str | bytes | tuple[Any, ...]) -> Cursor:
-        """Another cursor, among the keys that begin so: `range(prefix=prefix)`."""
-        return self.range(prefix=prefix)
-
     def count(self) -> int:
-        """How many keys there are in the span. Loads every leaf that holds one."""
         return number(self._open_tree(), self._span)
 
     def estimate(self, samples: int = SAMPLES) -> Estimate:
-        """About how many keys there are in the span, from a few nodes: see `collections.shapes`.
-
-        Raises UsageError where `samples` is no whole number, or less than 2.
-        """
         if whole("samples", samples) < 2:
             raise UsageError(f"samples is 2 or more, not {samples}")
         return estimate(self._open_tree(), self._span, samples)
-
-    def __iter__(self) -> Iterator[Any]:
-        """Items, or the keys of a set, from where it stands, or else from the first (the last with `reverse`).
-
-        The cursor goes along, so it may change or delete what was just given.
-        """
-        return self.iterprev() if self._reverse else self.iternext()
-
-    def __reversed__(self) -> Iterator[Any]:
-        return self.iternext() if self._reverse else self.iterprev()
-
-    def iternext(self, keys: bool = True, values: bool = True) -> Iterator[Any]:
-        """From where it stands, or the first, to the last: items, or keys or values alone; of a set the keys."""
-        more = self.positioned or self.next()
-        while more:
-            yield self._given(keys, values)
-            more = self.next()
-
-    def iterprev(self, keys: bool = True, values: bool = True) -> Iterator[Any]:
-        """From where it stands, or the last, to the first: items, or keys or values alone; of a set the keys."""
-        more = self.positioned or self.prev()
-        while more:
-            yield self._given(keys, values)
-            more = self.prev()
 
     def _given(self, keys: bool, values: bool) -> Any:
         if not values or not self._mapping:
@@ -275,17 +199,8 @@ class Cursor:
     # --- its end ---
 
     def close(self) -> None:
-        """Let go of the tree. Closing twice is allowed; what is done with it afterwards raises ClosedError."""
         self._closed = True
         self._tree = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         where = "closed" if self._closed else f"at {self._key!r}" if self._key is not UNBOUNDED else "on no key"

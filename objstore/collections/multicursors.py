@@ -1,18 +1,17 @@
 """Cursors over a MultiMap: the verbs of LMDB for keys that have several values.
 
-A MultiMap is a set of (key, value) pairs, so this is a `Cursor` over the pairs, told of keys: `(key,)` is lower
-than all pairs of a key, and `(key, TOP)` greater.
+A MultiMap is a set of (key, value) pairs, so this moves among the pairs, told of keys: `(key,)` is lower than all
+pairs of a key, and `(key, TOP)` greater.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any, Final, Self
 
-from objstore.collections.cursors import Cursor, Relation
-from objstore.collections.shapes import SAMPLES, Estimate
-from objstore.collections.spans import TOP, UNBOUNDED, Span, prefix_span, span_of
+from objstore.collections.cursors import Cursor
+from objstore.collections.entrycursors import EntryCursor
+from objstore.collections.spans import TOP, UNBOUNDED, Prefix, Span
 from objstore.errors import UsageError
 
 _NO_ORDER: Final[Any] = object
@@ -27,11 +26,13 @@ def pair_span(span: Span) -> Span:
     )
 
 
-class MultiMapCursor:
-    """A place among the pairs of a MultiMap; `MultiMap.cursor` makes one. All is told at `Cursor`, save here.
+class MultiMapCursor(EntryCursor):
+    """A place among the pairs of a MultiMap; `MultiMap.cursor` makes one. All is told at `Place`, save here.
 
     A move that is to stay with the key, and finds nothing there, says False and does not move.
     """
+
+    _beyond = TOP
 
     def __init__(self, pairs: Cursor, reverse: bool = False) -> None:
         if not isinstance(pairs, Cursor):
@@ -41,43 +42,23 @@ class MultiMapCursor:
 
     # --- where it is ---
 
-    @property
-    def positioned(self) -> bool:
-        """Whether it stands on a pair, and that is there."""
-        return self._pairs.positioned
+    def _place(self) -> Cursor:
+        return self._pairs
+
+    def _beginning(self, key: Any) -> tuple[Any, ...]:
+        return (key,)
 
     def key(self) -> Any:
-        """The key. Raises UsageError where it stands on none."""
         return self._pairs.key()[0]
 
     def value(self) -> Any:
-        """The value. Raises UsageError where it stands on none."""
         return self._pairs.key()[1]
 
     def item(self) -> tuple[Any, Any]:
-        """Both."""
         key, value = self._pairs.key()
         return key, value
 
     # --- moves ---
-
-    def first(self) -> bool:
-        """Go to the first value of the first key; whether there is one."""
-        return self._pairs.first()
-
-    def last(self) -> bool:
-        """Go to the last value of the last key; whether there is one."""
-        return self._pairs.last()
-
-    def next(self) -> bool:
-        """Go to the next value, of this key or the next; whether there is one."""
-        return self._pairs.next()
-
-    def prev(self) -> bool:
-        """Go to the value before, of this key or the one before; whether there is one."""
-        return self._pairs.prev()
-
-    previous = prev
 
     def next_dup(self) -> bool:
         """Go to the next value of this key; whether there is one."""
@@ -105,46 +86,13 @@ class MultiMapCursor:
         place = self._pairs.remembered
         return self._pairs.last() if place is UNBOUNDED else self._pairs.seek((place[0],), "<=")
 
-    def seek(self, key: Any, relation: Relation = "==") -> bool:
-        """Go to a key, or to the nearest one that is `>=`, `>`, `<=` or `<` it; whether there is one.
-
-        To its first value, or to its last one for `<=` and `<`.
-        """
-        match relation:
-            case "==":
-                return self._nearest(Span(key, key), (key,))
-            case ">=":
-                return self._pairs.seek((key,), ">=")
-            case ">":
-                return self._pairs.seek((key, TOP), ">=")
-            case "<=":
-                return self._pairs.seek((key, TOP), "<=")
-            case "<":
-                return self._pairs.seek((key,), "<=")
-        raise UsageError(f"a relation is one of == >= > <= <, not {relation!r}")
-
-    def set_key(self, key: Any) -> bool:
-        """Go to the first value of exactly this key: `seek(key)`."""
-        return self.seek(key)
-
-    def set_range(self, key: Any) -> bool:
-        """Go to the first value of this key, or else of the next higher one: `seek(key, ">=")`."""
-        return self.seek(key, ">=")
-
     def set_key_dup(self, key: Any, value: Any) -> bool:
         """Go to exactly this value of this key; whether it is there."""
         return self._pairs.seek((key, value))
 
     def set_range_dup(self, key: Any, value: Any) -> bool:
         """Go to this value of this key, or else to its next higher one; whether there is one."""
-        return self._nearest(Span(key, key), (key, value))
-
-    def _nearest(self, keys: Span, pair: tuple[Any, ...]) -> bool:
-        """Go to the first pair from `pair` on whose key is in a span; if there is none to where it would be."""
-        found = self._pairs.within(pair_span(keys))
-        if found.seek(pair, ">="):
-            return self._pairs.seek(found.key())
-        return self._pairs.seek(pair)
+        return self._seek_within(pair_span(Span(key, key)), (key, value))
 
     def _within_key(self, move: Any) -> bool:
         """Make a move among the values of the key at which it stands, or stood until that was deleted."""
@@ -188,53 +136,12 @@ class MultiMapCursor:
 
     # --- many ---
 
-    def range(
-        self,
-        min: Any = None,
-        max: Any = None,
-        excludemin: bool = False,
-        excludemax: bool = False,
-        *,
-        prefix: str | bytes | tuple[Any, ...] | None = None,
-        reverse: bool | None = None,
-    ) -> MultiMapCursor:
-        """Another cursor, in what a span of keys has in common with that of this one."""
-        span = span_of(min, max, excludemin, excludemax)
-        if prefix is not None:
-            span &= prefix_span(prefix)
-        backwards = self._reverse if reverse is None else reverse
-        return MultiMapCursor(self._pairs.within(pair_span(span)), backwards)
-
-    def prefix(self, prefix: str | bytes | tuple[Any, ...]) -> MultiMapCursor:
-        """Another cursor, among the keys that begin so: `range(prefix=prefix)`."""
-        return self.range(prefix=prefix)
+    def _narrowed(self, span: Span, prefix: Prefix | None, reverse: bool) -> Self:
+        return type(self)(self._pairs.within(pair_span(span.beginning(prefix))), reverse)
 
     def count_dup(self) -> int:
         """How many values the key has that it stands on; 0 where it stands on none."""
         return self._pairs.within(pair_span(Span(self.key(), self.key()))).count() if self.positioned else 0
-
-    def count(self) -> int:
-        """How many pairs there are in the span. Loads every leaf that holds one."""
-        return self._pairs.count()
-
-    def estimate(self, samples: int = SAMPLES) -> Estimate:
-        """About how many pairs there are in the span, from a few nodes: see `Cursor.estimate`."""
-        return self._pairs.estimate(samples)
-
-    def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        """Pairs, from where it stands, or else from the first (the last with `reverse`). It goes along."""
-        return self.iterprev() if self._reverse else self.iternext()
-
-    def __reversed__(self) -> Iterator[tuple[Any, Any]]:
-        return self.iternext() if self._reverse else self.iterprev()
-
-    def iternext(self, keys: bool = True, values: bool = True) -> Iterator[Any]:
-        """From where it stands, or the first, to the last: pairs, or keys or values alone."""
-        return self._along(self.next, keys, values)
-
-    def iterprev(self, keys: bool = True, values: bool = True) -> Iterator[Any]:
-        """From where it stands, or the last, to the first: pairs, or keys or values alone."""
-        return self._along(self.prev, keys, values)
 
     def iternext_dup(self, keys: bool = False, values: bool = True) -> Iterator[Any]:
         """From where it stands to the last value of the key: values, or keys or both."""
@@ -244,26 +151,14 @@ class MultiMapCursor:
         """From where it stands, or the first, the first pair of each key: keys, or values or both."""
         return self._along(self.next_nodup, keys, values)
 
-    def _along(self, move: Any, keys: bool, values: bool) -> Iterator[Any]:
-        more = self.positioned or move()
-        while more:
-            pair = self._pairs.remembered
-            yield pair if keys and values else pair[0] if keys else pair[1]
-            more = move()
+    def _given(self, keys: bool, values: bool) -> Any:
+        pair = self._pairs.remembered
+        return pair if keys and values else pair[1] if values else pair[0]
 
     # --- its end ---
 
     def close(self) -> None:
-        """Let go of the map. Closing twice is allowed; what is done with it afterwards raises ClosedError."""
         self._pairs.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"{self._pairs!r}"

@@ -19,7 +19,7 @@ from persistent import Persistent
 from objstore.collections.cursors import Cursor
 from objstore.collections.multicursors import MultiMapCursor, pair_span, require_ordered
 from objstore.collections.shapes import Estimate, keys_in
-from objstore.collections.spans import Span, prefix_span, span_of
+from objstore.collections.spans import Prefix, Span
 
 
 class MultiMap(Persistent):
@@ -132,14 +132,12 @@ class MultiMap(Persistent):
         excludemin: bool = False,
         excludemax: bool = False,
         *,
-        prefix: str | bytes | tuple[Any, ...] | None = None,
+        prefix: Prefix | None = None,
         reverse: bool = False,
     ) -> MultiMapCursor:
         """A place among the pairs; the arguments are those of `Cursor`, and about keys."""
-        span = span_of(min, max, excludemin, excludemax)
-        if prefix is not None:
-            span &= prefix_span(prefix)
-        return MultiMapCursor(Cursor(self._pairs, reverse=reverse).within(pair_span(span)), reverse)
+        everywhere = MultiMapCursor(Cursor(self._pairs))
+        return everywhere.range(min, max, excludemin, excludemax, prefix=prefix, reverse=reverse)
 
     def estimate(
         self, min: Any = None, max: Any = None, excludemin: bool = False, excludemax: bool = False

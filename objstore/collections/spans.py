@@ -20,6 +20,9 @@ class _Unbounded(enum.Enum):
         return "UNBOUNDED"
 
 
+Prefix = str | bytes | tuple[Any, ...]
+"""What keys begin with: text, bytes, or the items of a tuple."""
+
 UNBOUNDED: Final = _Unbounded.UNBOUNDED
 """In place of a key: there is no end on this side."""
 
@@ -83,6 +86,10 @@ class Span(NamedTuple):
             return self
         return Span(self.low, high, self.low_open, high_open)
 
+    def beginning(self, prefix: Prefix | None) -> Span:
+        """What of it begins with a prefix, if there is one. Raises UsageError."""
+        return self if prefix is None else self & prefix_span(prefix)
+
 
 def span_of(min: Any, max: Any, excludemin: bool, excludemax: bool) -> Span:
     """A span from what `BTree.keys` takes, None for no end. Raises UsageError where it is to leave out no end."""
@@ -97,7 +104,7 @@ def span_of(min: Any, max: Any, excludemin: bool, excludemax: bool) -> Span:
     )
 
 
-def prefix_span(prefix: str | bytes | tuple[Any, ...]) -> Span:
+def prefix_span(prefix: Prefix) -> Span:
     """The keys that begin with a text, with bytes, or with the items of a tuple. Raises UsageError."""
     if isinstance(prefix, tuple):
         return Span(prefix, (*prefix, TOP))
