@@ -468,7 +468,9 @@ class StorageFailedError(StorageError):
 
 
 class CorruptionError(StorageError):
-    """Bytes at `path` (from `offset`, where that is known) are not what was written."""
+    """Bytes at `path` (from `offset`, where that is known) are not what was written; or a BTree, which it names,
+    does not hang together.
+    """
 
     exit_code = 7
 

@@ -22,6 +22,7 @@ from objstore.collections import (
 )
 from objstore.errors import (
     ConflictError,
+    CorruptionError,
     ImmutableKeyError,
     IndexingError,
     KeyTypeError,
@@ -716,6 +717,16 @@ def test_verifying_finds_each_damage_and_rebuilding_repairs_it(connection, peopl
     second.city = "Lima"
     commit(connection)
     assert people.one(city="Lima") is second
+
+
+@pytest.mark.parametrize("way", [Collection.verify, Collection.keys])
+def test_a_damaged_tree_is_told_and_not_gone_round_for_ever(people, way):
+    for tree in (people.by_id, people.tree()):
+        first = tree._firstbucket
+        _keys, second = first.__getstate__()
+        second.__setstate__((second.__getstate__()[0], first))
+    with pytest.raises(CorruptionError):
+        list(way(people))
 
 
 def test_verifying_writes_nothing(connection, people, some):

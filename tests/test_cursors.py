@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from persistent.mapping import PersistentMapping
-from small_trees import KINDS, SmallNumbers, SmallSet, SmallTree, fill, take_away
+from small_trees import KINDS, SmallNumbers, SmallPythonSet, SmallPythonTree, SmallSet, SmallTree, fill, take_away
 
 import objstore
 from objstore.collections import Cursor, Estimate, cursor
 from objstore.collections.shapes import estimate, highest, last_before, lowest, number
 from objstore.collections.spans import UNBOUNDED, Span
-from objstore.errors import ClosedError, UsageError
+from objstore.errors import ClosedError, CorruptionError, UsageError
 
 pytest_plugins = ["database_fixtures"]
 
@@ -484,6 +484,65 @@ class TestChanges:
         fill(tree, [100])
         assert at.next()
         assert at.key() == 100
+
+
+def leaves(tree):
+    found = [tree._firstbucket]
+    while len(state := found[-1].__getstate__()) > 1:
+        found.append(state[1])
+    return found
+
+
+def lead_back(tree):
+    """After the fifth leaf comes the second."""
+    fifth, second = (leaves(tree)[at] for at in (4, 1))
+    fifth.__setstate__((fifth.__getstate__()[0], second))
+
+
+def lead_to_a_copy(tree):
+    """After the third leaf comes a copy of the second, as it is stored where a leaf is in a tree twice."""
+    _, second, third, *_ = leaves(tree)
+    copy = type(second)()
+    copy.__setstate__((second.__getstate__()[0], third))
+    third.__setstate__((third.__getstate__()[0], copy))
+
+
+@pytest.mark.parametrize("damage", [lead_back, lead_to_a_copy])
+@pytest.mark.parametrize("kind", KINDS, ids=kind_name)
+class TestDamage:
+    def test_going_on_ends(self, kind, damage):
+        """It went round for ever. BTrees in Python take a leaf without a key of the range for the end."""
+        if kind in (SmallPythonTree, SmallPythonSet):
+            pytest.skip("these end by themselves")
+        tree = fill(kind(), range(40))
+        damage(tree)
+        given = []
+        with pytest.raises(CorruptionError, match=rf"{kind.__name__}: .*comes 2,.* tree._check\(\)") as caught:
+            given.extend(Cursor(tree).iternext(values=False))
+        assert given == list(range(len(given)))
+        assert f"behind the key {given[-1]} comes" in str(caught.value)
+        assert caught.value.oid is None
+        with pytest.raises(CorruptionError):
+            Cursor(tree).seek(given[-1], ">")
+
+    def test_backwards_it_can_be_read(self, kind, damage):
+        tree = fill(kind(), range(40))
+        whole = list(Cursor(tree))
+        damage(tree)
+        again = kind(list(Cursor(tree, reverse=True)))
+        again._check()
+        assert list(Cursor(again)) == whole
+
+
+def test_a_damaged_tree_is_named_by_its_oid(databases):
+    connection = opened(databases("memory-full"))
+    tree = connection.root.tree = fill(SmallTree(), range(40))
+    commit(connection)
+    lead_back(tree)
+    with pytest.raises(CorruptionError, match=f"the tree SmallTree, object {tree._p_oid.hex()}: ") as caught:
+        list(Cursor(tree))
+    assert caught.value.oid == tree._p_oid
+    abort(connection)
 
 
 class TestItsEnd:

@@ -21,6 +21,7 @@ from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from objstore.collections.spans import UNBOUNDED, Span, lower
+from objstore.errors import CorruptionError
 
 SAMPLES: Final = 16
 """Paths to leaves that an estimate follows for each level of the tree. What has no more leaves is counted."""
@@ -73,15 +74,37 @@ def has_none(tree: Any) -> bool:
 
 
 def lowest(tree: Any, span: Span) -> Any:
-    """The first key of a span, MISSING where there is none."""
+    """The first key of a span, MISSING where there is none. Raises CorruptionError where it is outside.
+
+    A leaf knows the one that comes next. In a damaged tree that may be one of before, and who goes on from key to
+    key would be led round for ever.
+    """
     within = narrowed(tree, span)
     if within is None:
         return MISSING
     if within.high is None:
         return None
-    for key in keys_in(tree, within):
+    low, high, low_open, high_open = within  # no calls here: cursors come by with each move
+    if low is UNBOUNDED:
+        for key in keys_in(tree, within):
+            return key
+        return MISSING
+    for key in tree.keys(low, None if high is UNBOUNDED else high, low_open, high_open):
+        if key is None or (not low < key if low_open else key < low):
+            raise damaged(tree, low, key)
         return key
     return MISSING
+
+
+def damaged(tree: Any, key: Any, following: Any) -> CorruptionError:
+    """What is raised where one key comes behind another that it should not."""
+    return CorruptionError(
+        f"the tree {type(tree).__qualname__}",
+        f"behind the key {key!r} comes {following!r}, and going on might never end. tree._check() and "
+        "BTrees.check.check(tree) tell what is wrong. Make a new tree of its items: Cursor(tree, reverse=True) "
+        "gives all that are found by their keys",
+        oid=getattr(tree, "_p_oid", None),
+    )
 
 
 def highest(tree: Any, span: Span) -> Any:

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 from objstore.collections.keys import BEYOND, Key
+from objstore.collections.shapes import damaged
 
 _FIRST_CHUNK, _LARGEST_CHUNK = 16, 1024
 LEAF = 20
@@ -15,10 +16,15 @@ LEAF = 20
 
 
 def ascending(tree: Any, low: Any = None, high: Any = None) -> Iterator[Any]:
-    """The keys of a tree from `low`, included, up to `high`, excluded."""
+    """The keys of a tree from `low`, included, up to `high`, excluded.
+
+    Raises CorruptionError where there would be no end to them.
+    """
     size, exclude = _FIRST_CHUNK, False
     while True:
         chunk = list(islice(tree.keys(low, high, excludemin=exclude, excludemax=high is not None), size))
+        if exclude and chunk and not low < chunk[-1]:
+            raise damaged(tree, low, chunk[-1])
         yield from chunk
         if len(chunk) < size:
             return
