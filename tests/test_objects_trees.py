@@ -1,6 +1,8 @@
-"""BTrees as they are written: that a part with one new leaf is not in the store twice."""
+"""BTrees as they are written: a part with one new leaf is not in the store twice; undo leaves trees whole."""
 
 from __future__ import annotations
+
+from contextlib import suppress
 
 import pytest
 import transaction
@@ -10,6 +12,7 @@ from persistent import Persistent
 from small_trees import KINDS, SmallTree, fill, take_away
 
 import objstore
+from objstore.errors import ReadConflictError, UndoError
 
 NUMBERS = st.lists(st.integers(0, 60), max_size=20)
 
@@ -67,6 +70,98 @@ def test_what_is_loaded_is_what_was_written(kind, changes):
         wanted = committed(connection, added, removed)
         assert_whole(connection.root.tree, wanted)
     connection.db().close()
+
+
+# --- undo --------------------------------------------------------------------------------------------
+
+
+def newest(connection):
+    return connection.db().undoLog(0, 1)[0]["id"]
+
+
+def undo(connection, *identities):
+    connection.db().undoMultiple(identities, connection.transaction_manager.get())
+    try:
+        connection.transaction_manager.commit()
+    except UndoError:
+        connection.transaction_manager.abort()
+        raise
+    connection.cacheMinimize()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_undo_after_which_later_keys_would_not_be_found_is_refused(kind):
+    """The third leaf begins with 4. Without that, it began with 5, and what was put in before went elsewhere."""
+    connection = opened(kind)
+    committed(connection, range(0, 20, 2), [])
+    separators = connection.root.tree.__getstate__()[0][1::2]
+    wanted = committed(connection, [], separators[:1])
+    taken = newest(connection)
+    committed(connection, [separators[0] + 1], [])
+    put = newest(connection)
+    with pytest.raises(UndoError, match="would not be found any more"):
+        undo(connection, taken)
+    undo(connection, taken, put)
+    assert_whole(connection.root.tree, sorted({*wanted, separators[0]}))
+
+
+def test_an_undo_may_follow_changes_of_other_leaves():
+    connection = opened(SmallTree)
+    committed(connection, range(0, 40, 2), [])
+    separators = connection.root.tree.__getstate__()[0][1::2]
+    committed(connection, [], separators[:1])
+    taken = newest(connection)
+    wanted = committed(connection, [separators[0] + 3, 41], [])
+    undo(connection, taken)
+    assert_whole(connection.root.tree, sorted({*wanted, separators[0]}))
+
+
+class Meanwhile:
+    """A data manager that does something else once the others have written what they commit."""
+
+    def __init__(self, does):
+        self.commit = lambda _transaction: does()
+
+    def sortKey(self):
+        return "~"
+
+    def nothing(self, _transaction):
+        """Nothing is to be done."""
+
+    abort = tpc_begin = tpc_vote = tpc_finish = tpc_abort = nothing
+
+
+def test_a_key_that_comes_while_an_undo_commits():
+    connection = opened(SmallTree)
+    wanted = committed(connection, range(0, 20, 2), [])
+    [first, *_] = connection.root.tree.__getstate__()[0][1::2]
+    committed(connection, [], [first])
+    other = connection.db().open(transaction.TransactionManager())
+    connection.db().undo(newest(connection), connection.transaction_manager.get())
+    connection.transaction_manager.get().join(Meanwhile(lambda: committed(other, [first + 1], [])))
+    with pytest.raises(ReadConflictError):
+        connection.transaction_manager.commit()
+    connection.transaction_manager.abort()
+    assert_whole(connection.root.tree, sorted({*wanted, first + 1} - {first}))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(changes=st.lists(st.tuples(NUMBERS, NUMBERS, st.lists(st.integers(0, 5), max_size=2)), max_size=8))
+def test_a_tree_is_whole_after_whatever_was_undone(kind, changes):
+    connection = opened(kind)
+    committed(connection, range(0, 60, 3), [])
+    made = connection.db().lastTransaction()
+    for added, removed, undone in changes:
+        committed(connection, added[:4], removed[:4])
+        log = [entry["id"] for entry in connection.db().undoLog(0, 6) if entry["tid"] > made]
+        with suppress(UndoError):
+            undo(connection, *{log[at % len(log)] for at in undone if log})
+        assert_whole(connection.root.tree, sorted(connection.root.tree.keys()))
+        assert all(key in connection.root.tree for key in connection.root.tree)
+    connection.db().close()
+
+
+# --- what is no tree ---------------------------------------------------------------------------------
 
 
 class Obliging(Persistent):

@@ -10,6 +10,7 @@ from objstore.contracts import History, PendingTransaction, Store, View
 from objstore.errors import UsageError
 from objstore.ids import NO_TID, Oid, Tid, parse_tid, tid_seconds
 from objstore.objects.details import decode_extension, details_of
+from objstore.objects.routes import Routes
 from objstore.objects.shared import Shared
 from objstore.revisions import Details
 
@@ -38,8 +39,11 @@ class Undo:
         store = self._shared.store
         self._view = store.view()
         self._pending = store.begin(details_of(transaction), self._view, self._shared.resolver)
+        routes = Routes(store, self._shared.finder)
         for tid in self._tids:
-            self._pending.undo(tid)
+            oids = self._pending.undo(tid)
+            for leaf, serial in routes.require_safe_undo(oids, tid, self._tids).items():
+                self._pending.check_current(leaf, serial)
 
     def tpc_vote(self, _transaction: object) -> None:
         if self._pending is not None:
