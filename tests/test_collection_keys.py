@@ -111,9 +111,47 @@ class Ratio(float):
     pass
 
 
+class Price(Decimal):
+    pass
+
+
+class Day(date):
+    pass
+
+
+class Moment(datetime):
+    pass
+
+
+class Hour(time):
+    pass
+
+
+class Pause(timedelta):
+    pass
+
+
+class Token(UUID):
+    pass
+
+
 @pytest.mark.parametrize(
     ("value", "plain"),
-    [(Color.RED, "red"), (Level.LOW, 1), (Point(1, 2), (1, 2)), (Raw(b"x"), b"x"), (Ratio(1.5), 1.5)],
+    [
+        (Color.RED, "red"),
+        (Level.LOW, 1),
+        (Point(1, 2), (1, 2)),
+        (Raw(b"x"), b"x"),
+        (Ratio(1.5), 1.5),
+        (Price("0.1"), Decimal("0.1")),
+        (Day(2020, 2, 29), date(2020, 2, 29)),
+        (Moment(2020, 2, 29, 12, 30, 5, 7), datetime(2020, 2, 29, 12, 30, 5, 7)),
+        (Moment(2020, 2, 29, 12, tzinfo=UTC), datetime(2020, 2, 29, 12, tzinfo=UTC)),
+        (Hour(12, 30, 5, 7), time(12, 30, 5, 7)),
+        (Pause(3, 4, 5), timedelta(3, 4, 5)),
+        (Token(int=3), UUID(int=3)),
+    ],
+    ids=lambda value: type(value).__name__,
 )
 def test_derived_values_have_the_keys_of_what_they_derive_from(value, plain):
     assert encode(value) == encode(plain)

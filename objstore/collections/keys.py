@@ -92,16 +92,21 @@ def _encode(value: Any) -> Key:
     if isinstance(value, float | Decimal):
         if value.is_nan() if isinstance(value, Decimal) else value != value:  # comparing a signaling one raises
             raise KeyTypeError(value, "NaN has no place in any order")
-        return (_NUMBER, value if type(value) in (float, Decimal) else float(value))
+        kind = float if isinstance(value, float) else Decimal
+        return (_NUMBER, value if type(value) is kind else kind(value))
     if isinstance(value, datetime):
-        return (_NAIVE, value) if value.tzinfo is None else (_AWARE, _as_utc(value))
+        return (_NAIVE, _plain(value)) if value.tzinfo is None else (_AWARE, _plain(_as_utc(value)))
     if isinstance(value, time) and value.tzinfo is None:
-        return (_TIME, value)
+        return (_TIME, value if type(value) is time else datetime.combine(date.min, value).time())
     if isinstance(value, tuple):
         return (_TUPLE, tuple(each for part in value for each in encode(part)))
     if isinstance(value, Persistent):
         return (_MEMBER, _member_id(value))
     return _encode_derived(value)
+
+
+def _plain(value: datetime) -> datetime:
+    return value if type(value) is datetime else datetime.combine(datetime.date(value), datetime.timetz(value))
 
 
 def _as_utc(value: datetime) -> datetime:
@@ -119,6 +124,12 @@ def _encode_derived(value: Any) -> Key:
         return (_TEXT, str.__str__(value))
     if isinstance(value, bytes):
         return (_BYTES, bytes(memoryview(value)))
+    if isinstance(value, date):
+        return (_DATE, date.fromordinal(date.toordinal(value)))
+    if isinstance(value, timedelta):
+        return (_DURATION, timedelta.__pos__(value))
+    if isinstance(value, UUID):
+        return (_UUID, UUID(int=value.int))
     raise KeyTypeError(value, "it has no defined order among others")
 
 
