@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -401,6 +402,18 @@ def test_limit_and_offset_are_whole_numbers(value):
     with pytest.raises(UsageError, match="offset is a whole number, not None"):
         people.find(offset=None)
     assert len(list(people.find(limit=True))) == 1
+
+
+@pytest.mark.parametrize("order", [(), "age", "-name"])
+def test_limit_and_offset_may_be_larger_than_any_number_of_members(order):
+    """ValueError came while iterating: of sys.maxsize, where there was an offset."""
+    people = COLLECTIONS["all"]
+    everybody = list(people.find(order=order))
+    for most in (sys.maxsize, 10**30, 10**400):
+        assert list(people.find(order=order, limit=most)) == everybody
+        assert list(people.find(order=order, limit=most, offset=3)) == everybody[3:]
+        assert people.find(where(age=18), order=order, limit=most, offset=1).count() == people.count(age=18) - 1
+        assert list(people.find(order=order, offset=most, limit=1)) == []
 
 
 def test_conditions_are_combined_with_conditions():

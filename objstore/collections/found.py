@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -61,8 +62,10 @@ class Found:
         made = self._plan(members)
         way = self._way(members, made)
         ids = self._along(members, way) if way is not None else self._sorted(members, jar, made)
-        end = None if self._limit is None else self._offset + self._limit
-        return islice(ids, self._offset, end) if self._offset or end is not None else ids
+        if self._limit is None and not self._offset:
+            return ids
+        end = None if self._limit is None else min(self._offset + self._limit, sys.maxsize)  # islice takes no more
+        return islice(ids, min(self._offset, sys.maxsize), end)
 
     def count(self) -> int:
         """How many there are. Raises ScanError, KeyTypeError."""

@@ -98,7 +98,7 @@ def _is_short(made: Plan, size: int, limit: int | None) -> bool:
     if limit is None:
         return False
     about = max(made.source.estimate, 1)
-    return limit * size / about < about
+    return limit * size < about * about
 
 
 def in_order(members: Members, ids: list[int], fields: list[Field]) -> list[int]:
