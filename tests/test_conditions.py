@@ -252,6 +252,17 @@ def test_a_compound_index_has_members_that_lack_a_part():
     assert names(people.find(~where(age=3), city="Rome")) == ["a"]
 
 
+def test_no_part_at_all_stands_for_every_value_of_a_compound_index():
+    """From no part on raised IndexError."""
+    people = COLLECTIONS["compound"]
+    everybody = people.count(place=())
+    assert 0 < everybody < len(people)
+    for test in (at_least(()), at_most(()), between((), ()), any_of([()])):
+        assert people.count(place=test) == everybody
+    for test in (above(()), below(())):
+        assert people.count(place=test) == 0
+
+
 def test_a_compound_index_does_not_combine_too_many_values():
     people = Collection("name", {"place": ("city", "age", "nick")})
     people.update(Person(name=str(n), city=n % 60, age=n // 60, nick=n) for n in range(600))

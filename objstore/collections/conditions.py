@@ -98,7 +98,7 @@ class Range(Test):
         low = encode_parts(self.low[0], parts) if self.low else None
         high = encode_parts(self.high[0], parts) if self.high else None
         first = low if low is not None else (high or ())[:1]
-        last = high if high is not None else ((low or ())[0] + 1,)
+        last = high if high is not None else (low[0] + 1,) if low else (BEYOND,)
         if low is not None and not self.low_in:
             first = (*low, BEYOND)
         if high is not None and self.high_in:
