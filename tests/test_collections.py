@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 
 import pytest
@@ -498,6 +499,36 @@ def test_tokens_of_other_followers_are_no_ids(connection, people):
     people.add(Person(name="x", friend=watched))
     commit(connection)
     assert people.one(friend=watched).name == "x"
+
+
+@pytest.mark.parametrize("joins", ["the same collection", "another collection"])
+def test_a_copy_of_a_member_is_no_member(connection, people, joins):
+    """As a value of an index it counted as the one that it was copied of."""
+    others = connection.root.others = Collection("name")
+    docs = connection.root.docs = Collection("title", {"place": ("parent", "rank")})
+    others.add(people["00001"])
+    commit(connection)
+    twin = copy.copy(people["00001"])
+    twin.name, twin.email = "twin", "twin@example.com"
+    with pytest.raises(KeyTypeError, match="member of a collection"):
+        docs.add(Person(title="x", parent=twin, rank=1))
+    (people if joins == "the same collection" else others).add(twin)
+    docs.add(Person(title="x", parent=twin, rank=1))
+    docs.add(Person(title="y", parent=people["00001"], rank=1))
+    commit(connection)
+    assert [each.title for each in docs.find(parent=twin)] == ["x"]
+    assert [each.title for each in docs.find(parent=people["00001"])] == ["y"]
+    assert misfits(people) == misfits(others) == misfits(docs) == []
+
+
+def test_who_was_not_added_in_the_end_is_no_value(connection, people):
+    docs = connection.root.docs = Collection("title", {"parent": "parent"})
+    commit(connection)
+    nobody = Person(name="nobody")
+    people.add(nobody)
+    abort(connection)
+    with pytest.raises(KeyTypeError, match="member of a collection"):
+        docs.add(Person(title="x", parent=nobody))
 
 
 def test_a_second_holder_of_a_key_is_refused(connection, people):

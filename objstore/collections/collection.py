@@ -153,7 +153,11 @@ class Collection(Persistent, NamesMembers):
 
     def follow(self, changed: list[tuple[Persistent, Any]]) -> None:
         """What `objects.following` calls: let the indexes follow members before these are written."""
-        self._move([(obj, member) for obj, member in changed if self._by_id.get(member) is obj])
+        self._move([(obj, member) for obj, member in changed if self.is_named(obj, member)])
+
+    def is_named(self, obj: Persistent, member: int) -> bool:
+        """Whether it is this object that has an id here."""
+        return self._by_id.get(member) is obj
 
     def _move(self, changed: list[tuple[Persistent, int]]) -> None:
         if changed:
@@ -178,7 +182,7 @@ class Collection(Persistent, NamesMembers):
     def _id_of(self, obj: Persistent, pairs: Iterable[tuple[Any, Any]]) -> int | None:
         """The id of a member, None for what is none. `pairs` are who follows it."""
         for follower, member in pairs:
-            if follower is self and self._by_id.get(member) is obj:
+            if follower is self and self.is_named(obj, member):
                 return int(member)
         return self._id_by_key(obj)
 

@@ -35,6 +35,10 @@ _NUMBER, _TEXT, _BYTES, _DATE, _NAIVE, _AWARE, _TIME, _DURATION, _UUID, _TUPLE, 
 class NamesMembers:
     """The kind of follower whose tokens are ids: they name an object for good, though oids change elsewhere."""
 
+    def is_named(self, obj: Persistent, member: int) -> bool:
+        """Whether it is this object that has an id. A copy of a member has its followers too."""
+        raise NotImplementedError
+
 
 PLAIN = {
     type(None): 0,
@@ -133,12 +137,14 @@ def _encode_derived(value: Any) -> Key:
     raise KeyTypeError(value, "it has no defined order among others")
 
 
-def ids_in(pairs: Iterable[tuple[Any, Any]]) -> Iterator[int]:
-    """The ids by which collections know an object, of who follows it."""
-    return (token for follower, token in pairs if isinstance(follower, NamesMembers))
+def ids_of(obj: Persistent, pairs: Iterable[tuple[Any, Any]]) -> Iterator[int]:
+    """The ids by which collections know an object, of its followers."""
+    for follower, token in pairs:
+        if isinstance(follower, NamesMembers) and follower.is_named(obj, token):
+            yield token
 
 
 def _member_id(obj: Persistent) -> int:
-    for member in ids_in(followers(obj)):
+    for member in ids_of(obj, followers(obj)):
         return member
     raise KeyTypeError(obj, "an object is a key only if it is a member of a collection: add it to one first")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from persistent import Persistent
 
 from objstore.collections.indexes import Index, Slot
-from objstore.collections.keys import Key, decode, ids_in, is_whole
+from objstore.collections.keys import Key, decode, ids_of, is_whole
 from objstore.collections.tally import Tally
 from objstore.collections.trees import IdTree
 from objstore.errors import ImmutableKeyError, IndexingError, UniqueError, UsageError
@@ -117,7 +117,7 @@ class Members:
         """
         if jar is not None and obj._p_jar is not jar:
             jar.add(obj)
-        for known in ids_in(pairs):
+        for known in ids_of(obj, pairs):
             if known not in self.by_id:
                 return known
         low = number(obj._p_oid) % _FRESH if obj._p_oid is not None else _FRESH + len(self.by_id) % _FRESH
