@@ -145,6 +145,21 @@ def test_a_key_that_comes_while_an_undo_commits():
     assert_whole(connection.root.tree, sorted({*wanted, first + 1} - {first}))
 
 
+def test_a_key_that_was_put_before_an_undo_and_is_committed_after_it():
+    """BTrees rely on the nodes on the way to the leaf that they change."""
+    connection = opened(SmallTree)
+    wanted = committed(connection, range(0, 20, 2), [])
+    [first, *_] = connection.root.tree.__getstate__()[0][1::2]
+    committed(connection, [], [first])
+    other = connection.db().open(transaction.TransactionManager())
+    fill(other.root.tree, [first + 1])
+    undo(connection, newest(connection))
+    with pytest.raises(ReadConflictError):
+        other.transaction_manager.commit()
+    other.transaction_manager.abort()
+    assert_whole(other.root.tree, wanted)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @given(changes=st.lists(st.tuples(NUMBERS, NUMBERS, st.lists(st.integers(0, 5), max_size=2)), max_size=8))
 def test_a_tree_is_whole_after_whatever_was_undone(kind, changes):
