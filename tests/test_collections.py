@@ -215,6 +215,16 @@ def test_what_is_no_persistent_object_is_refused(people):
         people.add({})
 
 
+@pytest.mark.parametrize("stranger", ["00007", 7, None, {}], ids=str)
+def test_what_is_no_persistent_object_is_no_member(people, stranger):
+    """AttributeErrors came, such as where a key was given to `remove`."""
+    for verb in (people.remove, people.reindex):
+        with pytest.raises(NotMemberError, match="no member"):
+            verb(stranger)
+    people.discard(stranger)
+    assert len(people) == 100
+
+
 def test_an_object_without_a_key_is_refused(people):
     with pytest.raises(IndexingError, match="a Person without name has no key"):
         people.add(Person(city="Rome"))

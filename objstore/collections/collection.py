@@ -121,7 +121,7 @@ class Collection(Persistent, NamesMembers):
 
     def discard(self, obj: Persistent) -> None:
         """Let an object go, if it is a member."""
-        member = self._id_of(obj, followers(obj))
+        member = self._member_id(obj)
         if member is not None:
             self._remove(obj, member)
 
@@ -197,8 +197,11 @@ class Collection(Persistent, NamesMembers):
                     return member
         return None
 
-    def _require_member(self, obj: Persistent) -> int:
-        member = self._id_of(obj, followers(obj))
+    def _member_id(self, obj: object) -> int | None:
+        return self._id_of(obj, followers(obj)) if isinstance(obj, Persistent) else None
+
+    def _require_member(self, obj: object) -> int:
+        member = self._member_id(obj)
         if member is None:
             raise NotMemberError(obj)
         return member
