@@ -12,10 +12,11 @@ from typing import Any
 
 import click
 
-from objstore.cli.output import ProgressLine, count_text, json_line, line, size_text, tid_json, tid_text
+from objstore.cli.output import ProgressLine, count_text, json_line, line, note, size_text, tid_json, tid_text
 from objstore.cli.parameters import json_option, parsed_tid
 from objstore.contracts import Format, History
 from objstore.errors import CorruptionError, OpenError, UsageError
+from objstore.formats.rendering import Json
 from objstore.ids import NO_TID, Tid
 from objstore.objects.options import is_foreign
 
@@ -75,8 +76,8 @@ def import_(
     whatever zodburi knows; or a store of objstore's. Oids, tids, records, blobs, users, descriptions and
     extensions are the same in DEST, which is created unless it is there. Where DEST has the beginning of SRC
     already, because a run was interrupted or SRC has gone on, only what is missing is moved. Exit codes: 0, 2
-    (DEST has something else, or there are blobs and no directory for them), 3, 6, 7 (a difference was found, or a
-    damaged record), 130.
+    (DEST has something else, or there are blobs and no directory for them), 3, 6, 7 (a difference was found, or
+    SRC is damaged or cut off: what can be read before that is moved), 130.
     """
     from_, to = {"blobs": blobs}, {"history": history, "format": format_}
     _move(source, dest, from_, to, current=current, since=since, verify=verify, as_json=as_json)
@@ -123,9 +124,31 @@ def _move(
         _print_json(report)
     else:
         _print(report)
+    if report.unread is not None and report.unread.interrupted:
+        note(f"objstore: {_uncommitted(report.unread)}")
+    _raise_what_is_wrong(report)
+
+
+def _uncommitted(unread: Any) -> str:
+    return (
+        f"{unread.path} at byte {unread.offset}: what can be read ends here, and {unread.size:,} bytes follow, of "
+        f"transaction {unread.tid.hex()}: its commit was interrupted, or is going on. Nobody was told that it is "
+        "done, so nothing is missing"
+    )
+
+
+def _raise_what_is_wrong(report: Any) -> None:
+    """Raises CorruptionError where there are differences, or the file of the source is damaged at its end."""
+    damage = None
+    if report.unread is not None and not report.unread.interrupted:
+        damage = report.unread.error()
     if report.differences:
+        if damage is not None:
+            note(f"objstore: {damage}")
         first, count = report.differences[0], len(report.differences)
         raise CorruptionError(report.target, f"it differs from {report.source}: {first} ({count} told)")
+    if damage is not None:
+        raise damage
 
 
 def _moving(source: str) -> Any:
@@ -153,9 +176,22 @@ def _print_json(report: Any) -> None:
             "empty": report.empty,
             "verified": report.verified,
             "differences": [str(each) for each in report.differences],
+            "unread": _unread_json(report.unread),
             "seconds": round(report.seconds, 3),
         }
     )
+
+
+def _unread_json(unread: Any) -> Json:
+    if unread is None:
+        return None
+    return {
+        "offset": unread.offset,
+        "bytes": unread.size,
+        "tid": tid_json(unread.tid or NO_TID),
+        "interrupted": unread.interrupted,
+        "reason": unread.reason,
+    }
 
 
 def _print(report: Any) -> None:

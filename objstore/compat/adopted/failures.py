@@ -9,10 +9,13 @@ from contextlib import contextmanager
 from transaction.interfaces import TransientError
 from zc.lockfile import LockError
 from ZODB import POSException
+from ZODB.FileStorage.FileStorage import CorruptedFileStorageError
+from ZODB.FileStorage.format import CorruptedError
 
 from objstore.engine.failures import storage_error
 from objstore.errors import (
     ConflictError,
+    CorruptionError,
     MissingAbilityError,
     ObjstoreError,
     POSKeyError,
@@ -33,7 +36,7 @@ def foreign_errors() -> tuple[type[Exception], ...]:
     """What a storage may raise: ZODB's errors, the system's, and those of the drivers that are loaded."""
     drivers = (getattr(sys.modules.get(name), "Error", None) for name in _DRIVERS)
     found = [each for each in drivers if isinstance(each, type) and issubclass(each, Exception)]
-    return (POSException.POSError, TransientError, LockError, OSError, TimeoutError, *found)
+    return (POSException.POSError, CorruptedError, TransientError, LockError, OSError, TimeoutError, *found)
 
 
 def missing_drivers() -> tuple[type[Exception], ...]:
@@ -58,6 +61,8 @@ def translated(error: Exception, name: str, oid: Oid | None = None) -> ObjstoreE
         return StoreUnavailableError(name, str(error) or type(error).__name__)
     if isinstance(error, LockError):
         return StoreLockedError(name)
+    if isinstance(error, CorruptedError | CorruptedFileStorageError):
+        return CorruptionError(name, str(error))
     if isinstance(error, OSError):
         return storage_error(name, error)
     if isinstance(error, POSException.POSError):

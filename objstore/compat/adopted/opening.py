@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import zodburi
+from ZODB.FileStorage.FileStorage import CorruptedFileStorageError
 
+from objstore.compat.adopted import datafile
 from objstore.compat.adopted.failures import foreign_errors, missing_drivers, translated
 from objstore.compat.adopted.store import AdoptedStore
 from objstore.contracts import StoreOptions
-from objstore.errors import OpenError, StoreLockedError, StoreMissingError, UsageError
+from objstore.errors import CorruptionError, OpenError, StoreLockedError, StoreMissingError, UsageError
 from objstore.objects.options import DatabaseOptions, split_options
 
 PREFIX = "zodb+"
@@ -55,7 +57,10 @@ def adopted_options(uri: str, given: Mapping[str, Any]) -> tuple[StoreOptions, D
 
 
 def open_adopted(uri: str, options: StoreOptions) -> AdoptedStore:
-    """The store that a URL names. Raises OpenError and its kin, UsageError, StoreUnavailableError."""
+    """The store that a URL names.
+
+    Raises OpenError and its kin, UsageError, CorruptionError, StoreUnavailableError.
+    """
     path = file_path(uri)
     if path is not None and not options.create and not os.path.exists(path):
         raise StoreMissingError(path)
@@ -70,23 +75,36 @@ def open_adopted(uri: str, options: StoreOptions) -> AdoptedStore:
 def open_storage(uri: str, *, read_only: bool = False) -> Any:
     """The storage that a URL names. `read_only` adds that to the URL, for storages that know it.
 
-    Raises OpenError and its kin, UsageError.
+    Raises OpenError and its kin, UsageError, CorruptionError.
     """
     name = without_password(uri)
     if read_only:
         uri = f"{uri}{'&' if '?' in uri else '?'}read_only=1"
     factory, _ = _resolved(uri)
+    path = file_path(uri)
     try:
-        return factory()
-    except foreign_errors() as error:
-        ours = translated(error, name)
-        if isinstance(ours, StoreLockedError | UsageError):
+        return datafile.with_its_last_transaction(factory(), factory)
+    except (*foreign_errors(), *datafile.NONSENSE) as error:
+        ours = _damage(path, error) or translated(error, name)
+        if isinstance(ours, StoreLockedError | UsageError | CorruptionError):
             raise ours from error
+        if not isinstance(error, foreign_errors()):
+            raise
         raise OpenError(name, str(error).strip() or type(error).__name__) from error
     except Exception as error:
         if not isinstance(error, (ImportError, *missing_drivers())):
             raise
         raise OpenError(name, f"a package that it needs is missing: {error}") from error
+
+
+def _damage(path: str | None, error: Exception) -> CorruptionError | None:
+    """Where the file of a FileStorage is damaged that could not be opened; None for another reason."""
+    if path is None or not isinstance(error, (CorruptedFileStorageError, *datafile.NONSENSE)):
+        return None
+    unread = datafile.first_unread_of(path)
+    if unread is None:
+        return CorruptionError(path, str(error)) if isinstance(error, CorruptedFileStorageError) else None
+    return unread.error()
 
 
 def _resolved(uri: str) -> tuple[Any, dict[str, Any]]:

@@ -7,18 +7,20 @@ goes to an instance that nothing else uses, moved on each time, and let go of it
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from itertools import islice
 from threading import Lock
 from typing import Any
 
+from ZODB.FileStorage.FileStorage import TransactionRecordIterator
 from ZODB.POSException import POSKeyError as ZODBKeyError
 from ZODB.utils import maxtid
 
+from objstore.compat.adopted import datafile
 from objstore.compat.adopted.failures import ours
 from objstore.compat.adopted.records import Written, details_of, readable
-from objstore.errors import MissingAbilityError, POSKeyError
+from objstore.errors import CorruptionError, MissingAbilityError, POSKeyError
 from objstore.formats import pickles
 from objstore.ids import MAX_TID, NO_TID, Oid, Tid, number, tid_from
 from objstore.revisions import Revision, RevisionSummary, Transaction
@@ -166,7 +168,8 @@ class Reading:
         """Whether the first transaction after `at` bears the mark of a pack: then the past at `at` has holes."""
         if at >= self.last_tid():
             return False
-        with ours(self.name), _closing(self.storage.iterator(tid_from(number(at) + 1), None)) as found:
+        begin = tid_from(number(at) + 1)
+        with _reading(self.name), _closing(datafile.iterator(self.storage, begin, None)) as found:
             return any(each.status == "p" for each in islice(found, 1))
 
     def transactions(self, upto: Tid | None) -> Iterator[Transaction]:
@@ -197,21 +200,22 @@ class Reading:
 
 def iterated(
     storage: Any, name: str, first: Tid | None, last: Tid | None
-) -> Iterator[tuple[Transaction, Iterator[Written]]]:
+) -> Generator[tuple[Transaction, Iterator[Written]]]:
     """The transactions of a storage, with what each has written, in the order of their commits.
 
     What it has written is read as it is asked for, before the next transaction is.
 
-    Details are as the storage has them; the transactions' own oids are left out. Raises MissingAbilityError.
+    Details are as the storage has them; the transactions' own oids are left out. Raises MissingAbilityError,
+    CorruptionError.
     """
     if not hasattr(storage, "iterator"):
         raise MissingAbilityError(name, "list its transactions")
     previous = NO_TID
-    with ours(name):
-        found = storage.iterator(first, last)
+    with _reading(name):
+        found = datafile.iterator(storage, first, last)
     with _closing(found):
         while True:
-            with ours(name):
+            with _reading(name):
                 record = next(found, None)
                 if record is None:
                     return
@@ -245,15 +249,25 @@ def _written(record: Any, name: str) -> Iterator[Written]:
 
 
 def _all_written(record: Any, name: str) -> Iterator[Written]:
-    with ours(name):
+    tid = Tid(record.tid)
+    with _reading(name, tid):
         found = iter(record)
     while True:
-        with ours(name):
+        with _reading(name, tid):
             each = next(found, None)
             if each is None:
-                return
+                break
             written = Written(each)
         yield written
+    if isinstance(found, TransactionRecordIterator) and found._pos < found._tend:  # it has only logged that
+        raise CorruptionError(name, "the header of a record is damaged", offset=found._pos, tid=tid)
+
+
+@contextmanager
+def _reading(name: str, tid: Tid | None = None) -> Iterator[None]:
+    """While inside, what a storage's iterator raises becomes ours."""
+    with ours(name), datafile.sound(name, tid):
+        yield
 
 
 def _closing(found: Any) -> AbstractContextManager[Any]:

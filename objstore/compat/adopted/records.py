@@ -17,6 +17,17 @@ from objstore.ids import Oid, Tid
 from objstore.objects.details import encode_extension
 from objstore.revisions import Details
 
+_NO_PICKLE = (
+    pickle.UnpicklingError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    MemoryError,  # for a length that is damaged
+)
+
 
 def text_of(value: str | bytes) -> str:
     """A user or a description as text; bytes that are no UTF-8 are kept as lone surrogates."""
@@ -69,7 +80,7 @@ def _plain(data: bytes) -> Any:
     """What a pickle of plain values says; None for any other."""
     try:
         return _PlainUnpickler(io.BytesIO(data)).load()
-    except (pickle.UnpicklingError, ValueError, EOFError, IndexError, KeyError, TypeError, AttributeError):
+    except _NO_PICKLE:
         return None
 
 

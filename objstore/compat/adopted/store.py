@@ -20,8 +20,10 @@ from ZODB.FileStorage.FileStorage import RedundantPackWarning
 from ZODB.interfaces import IMVCCStorage, IStorageRestoreable
 from ZODB.serialize import referencesf
 
+from objstore.compat.adopted import datafile
 from objstore.compat.adopted.adapter import Refusal, adapted
 from objstore.compat.adopted.blobs import REMEDY, AdoptedBlobs, has_blobs
+from objstore.compat.adopted.datafile import Unread
 from objstore.compat.adopted.failures import ours
 from objstore.compat.adopted.pending import AdoptedPending, AdoptedRestoration
 from objstore.compat.adopted.reading import Reading
@@ -210,6 +212,19 @@ class AdoptedStore:
         """The tid of the newest revision of an object; NO_TID where there is none, or none any more."""
         self._require_open()
         return self._reading.newest_tid(oid)
+
+    def unread(self) -> Unread | None:
+        """What is not read of a FileStorage's file, because it is damaged, or was never committed; else None."""
+        self._require_open()
+        base = datafile.file_storage(self.storage)
+        return datafile.unread(base) if base is not None else None
+
+    def require_whole(self) -> None:
+        """Raises CorruptionError where a FileStorage has passed over what follows damaged bytes."""
+        base = datafile.file_storage(self.storage)
+        if base is not None:
+            with ours(self._name):
+                datafile.require_whole(base)
 
     def flush(self) -> None:
         """A storage has nothing that waits."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from time import perf_counter
 
+from objstore.compat.adopted.datafile import Unread
 from objstore.compat.adopted.pending import AdoptedRestoration
 from objstore.compat.moving.blobs import BlobMover, is_blob
 from objstore.compat.moving.committing import Committer
@@ -56,6 +57,8 @@ class MoveReport:
     seconds: float
     differences: list[Difference] = field(default_factory=list)
     """The first that were found, none where source and target are the same."""
+    unread: Unread | None = None
+    """What could not be read of the source's file, behind all that was moved."""
 
 
 class Mover:
@@ -117,6 +120,7 @@ class Mover:
             verified=compared,
             seconds=perf_counter() - start,
             differences=differences,
+            unread=self._source.unread(),
         )
 
     def _where_to_begin(self) -> Tid:

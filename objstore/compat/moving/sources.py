@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from objstore.compat.adopted import AdoptedStore
+from objstore.compat.adopted.datafile import Unread
 from objstore.compat.adopted.reading import iterated
 from objstore.compat.moving.blobs import blob_digest
 from objstore.contracts import History
 from objstore.engine.store import DirectoryStore
-from objstore.errors import POSKeyError
+from objstore.errors import CorruptionError, POSKeyError
 from objstore.ids import NO_TID, Oid, Tid, number, tid_from
 from objstore.revisions import Details
 from objstore.upkeep.selection import UNKNOWN, CurrentState
@@ -66,6 +67,9 @@ class Source(Protocol):
 
     def blob_digest(self, oid: Oid, tid: Tid) -> bytes | None:
         """A digest of the data of a blob; None where they are missing."""
+
+    def unread(self) -> Unread | None:
+        """What could not be read of a FileStorage's file, behind all that was; None where nothing was left."""
 
 
 class DirectorySource:
@@ -123,6 +127,9 @@ class DirectorySource:
     def blob_digest(self, oid: Oid, tid: Tid) -> bytes | None:
         return blob_digest(self._store, oid, tid)
 
+    def unread(self) -> None:
+        """A store of ours raises CorruptionError for what it cannot read."""
+
 
 class AdoptedSource:
     """A storage of ZODB's."""
@@ -160,8 +167,14 @@ class AdoptedSource:
     ) -> Iterator[MovedTransaction]:
         if upto <= after:
             return
-        with self._store.instance() as storage:
-            for transaction, written in iterated(storage, self.name, tid_from(number(after) + 1), upto):
+        last = self._store.last_tid()
+        tid = NO_TID
+        begin = tid_from(number(after) + 1)
+        with self._store.instance() as storage, closing(iterated(storage, self.name, begin, upto)) as found:
+            for transaction, written in found:
+                if transaction.tid <= tid:
+                    reason = f"transaction {transaction.tid.hex()} stands behind it, and is not later"
+                    raise CorruptionError(self.name, reason, tid=tid)
                 tid = transaction.tid
                 records = (
                     MovedRecord(each.oid, each.data, None, each.copied_from)
@@ -169,6 +182,10 @@ class AdoptedSource:
                     if is_wanted(each.oid, tid)
                 )
                 yield MovedTransaction(tid, transaction.details, records)
+                if tid == upto:
+                    return  # nor is looked at what stands behind it
+        if tid < last <= upto:
+            self._store.require_whole()
 
     def current_tid(self, oid: Oid) -> Tid:
         return self._store.newest_tid(oid)
@@ -179,6 +196,9 @@ class AdoptedSource:
 
     def blob_digest(self, oid: Oid, tid: Tid) -> bytes | None:
         return blob_digest(self._store, oid, tid)
+
+    def unread(self) -> Unread | None:
+        return self._store.unread()
 
 
 class _Wanted:
