@@ -228,6 +228,36 @@ class TestAmidTheFile:
         assert tid_at(source, begins[6]).hex() in run("import", source, tmp_path / "store", code=7).stderr
 
 
+class TestRecords:
+    def test_a_pickle_that_cannot_be_followed(self, source, tmp_path):
+        """The error names source, object and transaction; what is before it is moved, and continued from."""
+        data = source.read_bytes()
+        *_, broken, _, _ = (at for at in starts(source) if b"persistent.mapping" in data[at : at + 200])
+        record = data.index(data[broken : broken + 8], broken + 8) - 8
+        good = data[record + 42 : record + 52]
+        overwrite(source, record + 42, b"\xff" * 10)
+        result = run("import", source, tmp_path / "store", code=7)
+        moved = tids(tmp_path / "store")
+        oid, tid = (data[at : at + 8].hex() for at in (record, broken))
+        assert f"{source}, object {oid}, tid {tid}: the record cannot be followed" in result.stderr
+        assert f"{len(moved)} transactions were moved, up to {moved[-1].hex()}; the same comm" in result.stderr
+        assert moved[-1].hex() < tid
+        overwrite(source, record + 42, good)
+        run("import", source, tmp_path / "store", "--verify")
+        assert len(tids(tmp_path / "store")) == len(starts(source))
+
+    @pytest.mark.parametrize("place", ["0001000000000000", "ff00000000000000", "0000000000000005"])
+    def test_what_points_nowhere(self, source, tmp_path, place):
+        """The back pointer of an undo: ZODB meets that in different ways."""
+        data = source.read_bytes()
+        with closing(FileStorage(str(source), read_only=True)) as storage:
+            copies = [(each.tid, record.pos) for each in storage.iterator() for record in each if record.data_txn]
+        tid, at = copies[0]
+        assert data[at + 34 : at + 42] == bytes(8)
+        overwrite(source, at + 42, bytes.fromhex(place))
+        assert f"tid {tid.hex()}: " in run("import", source, tmp_path / "store", code=7).stderr
+
+
 class TestTargets:
     @pytest.mark.parametrize("cut_by", [0, 30])
     def test_an_export_that_was_killed_in_a_commit(self, original, tmp_path, cut_by):

@@ -15,7 +15,7 @@ import click
 from objstore.cli.output import ProgressLine, count_text, json_line, line, note, size_text, tid_json, tid_text
 from objstore.cli.parameters import json_option, parsed_tid
 from objstore.contracts import Format, History
-from objstore.errors import CorruptionError, OpenError, UsageError
+from objstore.errors import CorruptionError, ObjstoreError, OpenError, UsageError
 from objstore.formats.rendering import Json
 from objstore.ids import NO_TID, Tid
 from objstore.objects.options import is_foreign
@@ -119,7 +119,11 @@ def _move(
         ProgressLine(sys.stderr) as progress,
     ):
         mover = moving.Mover(there, target, current=current, since=since, progress=progress)
-        report = mover.run(verify=verify)
+        try:
+            report = mover.run(verify=verify)
+        except (ObjstoreError, KeyboardInterrupt):
+            _tell_what_is_moved(mover)
+            raise
     if as_json:
         _print_json(report)
     else:
@@ -127,6 +131,12 @@ def _move(
     if report.unread is not None and report.unread.interrupted:
         note(f"objstore: {_uncommitted(report.unread)}")
     _raise_what_is_wrong(report)
+
+
+def _tell_what_is_moved(mover: Any) -> None:
+    if mover.transactions:
+        count = count_text(mover.transactions, "transaction was", "transactions were")
+        note(f"objstore: {count} moved, up to {mover.moved_upto.hex()}; the same command goes on behind that")
 
 
 def _uncommitted(unread: Any) -> str:

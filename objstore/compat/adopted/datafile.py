@@ -12,6 +12,7 @@ last. Only such a transaction at the very end of the file is taken for one.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Callable, Iterator
@@ -165,7 +166,9 @@ def sound(name: str, tid: Tid | None = None) -> Iterator[None]:
     """While inside, what ZODB raises for bytes that make no sense becomes a CorruptionError."""
     try:
         yield
-    except NONSENSE as error:
+    except (OSError, *NONSENSE) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # that of an offset that no file has
+            raise
         reason = f"damaged bytes, which cannot be read ({str(error) or type(error).__name__})"
         offset, oid = None, None
         if isinstance(error, CorruptedError):

@@ -24,7 +24,7 @@ from objstore.compat.moving.sources import MovedRecord, MovedTransaction, source
 from objstore.compat.moving.verifying import Difference, Verification
 from objstore.contracts import History, Progress
 from objstore.engine.pending import Pending
-from objstore.errors import UsageError
+from objstore.errors import CorruptionError, SerializationError, UsageError
 from objstore.ids import NO_TID, Tid
 
 STEP = 100
@@ -86,9 +86,19 @@ class Mover:
         self._since = since
         self._progress = progress or _silent
         self._transactions = self._revisions = self._bytes = self._empty = 0
+        self.moved_upto = NO_TID
+        """The newest transaction that this move has committed."""
+
+    @property
+    def transactions(self) -> int:
+        """How many transactions this move has committed."""
+        return self._transactions
 
     def run(self, *, verify: bool = False) -> MoveReport:
-        """Move. Raises UsageError where the target has something else, and what reading and writing raise."""
+        """Move. Raises UsageError where the target has something else, and what reading and writing raise.
+
+        What was moved until then stays in the target.
+        """
         start = perf_counter()
         if self._source.name == self._written.name:
             raise UsageError(f"{self._source.name} cannot be moved into itself")
@@ -165,11 +175,19 @@ class Mover:
             if not voted:
                 pending.abort()
         committer.finish(pending)
+        self.moved_upto = moved.tid
         self._transactions += 1
         self._revisions += count
 
     def _store(self, pending: Pending | AdoptedRestoration, tid: Tid, record: MovedRecord) -> None:
-        """Write a record, and its blob where there is one."""
+        """Write a record, and its blob where there is one. Raises CorruptionError where it makes no sense."""
+        try:
+            self._store_whole(pending, tid, record)
+        except SerializationError as error:
+            reason = f"the record cannot be followed: {error}"
+            raise CorruptionError(self._source.name, reason, oid=record.oid, tid=tid) from error
+
+    def _store_whole(self, pending: Pending | AdoptedRestoration, tid: Tid, record: MovedRecord) -> None:
         oid, data, references = record.oid, record.data, record.references
         copy = self._blobs.copied(oid, tid) if is_blob(data) else None
         if data is None or copy is None:
