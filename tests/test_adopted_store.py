@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import os
@@ -30,6 +29,7 @@ from objstore.errors import (
     ConflictError,
     HistoryMissingError,
     MissingAbilityError,
+    NotAStoreError,
     OpenError,
     POSKeyError,
     ReadOnlyError,
@@ -113,12 +113,26 @@ class TestOpening:
             objstore.open(url)
         objstore.open(url).close()
 
-    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-    def test_a_file_that_is_something_else(self, url, tmp_path):
-        (tmp_path / "Data.fs").write_bytes(b"something else" * 10)
-        with pytest.raises(OpenError, match=r"Data\.fs"):
-            objstore.open(url)
-        gc.collect()  # a FileStorage that could not be opened does not close its files
+    @pytest.mark.parametrize("content", [b"something else" * 10, b"FS", b"fs30"])
+    def test_a_file_that_is_something_else(self, url, tmp_path, content):
+        (tmp_path / "Data.fs").write_bytes(content)
+        for uri in (url, f"zodb+{url}", f"{url}?quota=1000"):
+            for options in ({}, {"read_only": True}):
+                with pytest.raises(NotAStoreError, match=f"^{tmp_path}/Data.fs: this is no Data.fs of ZODB's"):
+                    objstore.open(uri, **options)
+        assert [each.name for each in tmp_path.iterdir()] == ["Data.fs"]  # no lock file beside it
+        assert (tmp_path / "Data.fs").read_bytes() == content
+
+    def test_an_empty_file_is_as_good_as_none(self, url, tmp_path):
+        (tmp_path / "Data.fs").touch()
+        fill(url, a=1)
+        with objstore.open(url) as db, db.transaction() as connection:
+            assert connection.root()["a"] == 1
+
+    def test_a_directory(self, tmp_path):
+        objstore.open(tmp_path / "store").close()
+        with pytest.raises(NotAStoreError, match=r"this is a directory, .* is opened by its path"):
+            objstore.open(f"file://{tmp_path}/store")
 
     @pytest.mark.parametrize("unknown", ["nonsense://x", "zodb+nonsense://x", "http://example.com/"])
     def test_an_unknown_scheme(self, unknown):

@@ -16,7 +16,7 @@ import errno
 import os
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from ZODB.FileStorage import FileStorage
 from ZODB.FileStorage.FileStorage import FileIterator, packed_version
 from ZODB.FileStorage.format import CorruptedError
 
-from objstore.errors import CorruptionError
+from objstore.errors import CorruptionError, NotAStoreError
 from objstore.ids import NO_TID, Oid, Tid
 
 BEGIN = len(packed_version)
@@ -60,6 +60,19 @@ class Unread:
             f"that is whole, or see what `python -m ZODB.fsrecover {self.path} RECOVERED` saves of it"
         )
         return CorruptionError(self.path, reason, offset=self.offset, tid=self.tid, oid=self.oid)
+
+
+def require_data_file(path: str) -> None:
+    """Raises NotAStoreError where `path` has something else than a FileStorage's file, or than nothing."""
+    if os.path.isdir(path):
+        reason = "this is a directory, and no Data.fs of ZODB's; a store of objstore's is opened by its path"
+        raise NotAStoreError(path, reason)
+    with suppress(OSError), open(path, "rb") as file:  # what opens it tells the system's error
+        found = file.read(BEGIN)
+        if found not in (b"", packed_version):
+            raise NotAStoreError(
+                path, f"this is no Data.fs of ZODB's: it does not begin with {packed_version.decode()}"
+            )
 
 
 def file_storage(storage: Any, method: str = "lastTransaction") -> Any | None:

@@ -82,6 +82,8 @@ def open_storage(uri: str, *, read_only: bool = False) -> Any:
         uri = f"{uri}{'&' if '?' in uri else '?'}read_only=1"
     factory, _ = _resolved(uri)
     path = file_path(uri)
+    if path is not None:
+        datafile.require_data_file(path)
     try:
         return datafile.with_its_last_transaction(factory(), factory)
     except (*foreign_errors(), *datafile.NONSENSE) as error:
