@@ -230,10 +230,33 @@ class TestRefusals:
         for source, how in ((tmp_path / "store", {}), (tmp_path / "with.fs", {"from_blobs": tmp_path / "with"})):
             with pytest.raises(MissingAbilityError, match=r"cannot keep blobs, and .* has some"):
                 move(source, tmp_path / "back.fs", **how)
-            with closing(FileStorage(str(tmp_path / "back.fs"))) as storage:
-                assert list(storage.iterator()) == []
+            assert not list(tmp_path.glob("back.fs*"))
             if not how:
                 moved(source, tmp_path / "with.fs", to_blobs=tmp_path / "with")
+
+    @pytest.mark.parametrize("prefix", ["", "file://"])
+    def test_a_refused_export_leaves_nothing_beside(self, original, tmp_path, prefix):
+        move(original, tmp_path / "store", from_blobs=blobs_of(original))
+        (tmp_path / "there.fs.lock").touch()
+        before = sorted(each.name for each in tmp_path.iterdir())
+        for name in ("new.fs", "there.fs"):
+            result = run("export", tmp_path / "store", f"{prefix}{tmp_path}/{name}", code=2)
+            assert "cannot keep blobs" in result.stderr
+            assert sorted(each.name for each in tmp_path.iterdir()) == before
+        FileStorage(str(tmp_path / "old.fs")).close()
+        run("export", tmp_path / "store", tmp_path / "old.fs", code=2)
+        assert (tmp_path / "old.fs").exists()
+
+    def test_nor_does_one_that_fails_at_its_first_transaction(self, original, tmp_path, monkeypatch):
+        move(original, tmp_path / "store", from_blobs=blobs_of(original))
+
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Mover, "_commit", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            move(tmp_path / "store", tmp_path / "new.fs", to_blobs=tmp_path / "new.blobs")
+        assert [each.name for each in tmp_path.iterdir()] == ["store"]
 
     def test_directories(self, original, tmp_path):
         with pytest.raises(OpenError, match="no such directory"):

@@ -7,8 +7,9 @@ there is a file, or where its name ends in `.fs`. What is read from is opened fo
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from urllib.parse import urlencode
 
 from objstore.compat.adopted import AdoptedStore, open_adopted
@@ -16,7 +17,8 @@ from objstore.compat.adopted.opening import PREFIX, file_path
 from objstore.contracts import StoreOptions
 from objstore.engine.opening import open_store
 from objstore.engine.store import DirectoryStore
-from objstore.errors import OpenError, UsageError
+from objstore.errors import ObjstoreError, OpenError, UsageError
+from objstore.ids import NO_TID
 from objstore.machine.posix import PosixFilesystem
 from objstore.objects.options import is_foreign, locate
 from objstore.upkeep.pack import pack
@@ -49,17 +51,47 @@ def opened_target(
 ) -> Iterator[AnyStore]:
     """The store to write to, created where there is none: of this `history` mode and `format`, if it is ours.
 
-    `blobs` is the directory where a storage of ZODB's is to have them. Raises OpenError and its kin, UsageError.
+    `blobs` is the directory where a storage of ZODB's is to have them. A FileStorage that was created, and into
+    which nothing was moved because of an error, is removed again. Raises OpenError and its kin, UsageError.
     """
     where = _with_blobs(where, blobs)
     wanted = {name: value for name, value in (("history", history), ("format", format)) if value is not None}
     if wanted and is_file_storage(where):
         raise UsageError(f"{' and '.join(wanted)}: {where} is no store of objstore's own")
+    made = _made_by_opening(where, blobs)
     store = _open(where, wanted)
+    needless: list[str] = []
     try:
         yield store
+    except BaseException:
+        with suppress(ObjstoreError, OSError):
+            if made and store.last_tid() == NO_TID:
+                os.unlink(made[0])  # while it is open, so that nobody else begins to use it
+                needless = made[1:]
+        raise
     finally:
         store.close()
+        _remove(needless)  # afterwards: closing writes an index
+
+
+def _made_by_opening(where: str, blobs: str | None) -> list[str]:
+    """The files that ZODB makes when it creates a FileStorage, its own first; none where that is there already."""
+    path = file_path(where) if is_foreign(where) else where
+    if path is None or not is_file_storage(where) or os.path.exists(path):
+        return []
+    beside = [f"{path}{suffix}" for suffix in (".index", ".tmp", ".lock")]
+    if blobs is not None:
+        beside.append(blobs)
+    return [path, *(each for each in beside if not os.path.exists(each))]
+
+
+def _remove(paths: list[str]) -> None:
+    for path in paths:
+        if os.path.isdir(path):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
 
 
 def _with_blobs(where: str, blobs: str | None) -> str:
