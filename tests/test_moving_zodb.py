@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -388,6 +389,13 @@ class TestCommands:
         run("export", tmp_path / "nothing", tmp_path / "new.fs", code=3)
         run("import", "", tmp_path / "store", code=2)
         assert not os.path.exists(tmp_path / "nothing.fs")
+
+    @pytest.mark.parametrize("url", ["nonsense://x", "nonsense://me@x?a=b", "zeo://127.0.0.1:1?wait_timeout=x"])
+    def test_errors_show_a_url_as_it_was_written(self, tmp_path, url):
+        for blobs in ((), ("--blobs", tmp_path)):
+            result = run("import", url.replace("me@", "me:secret@"), tmp_path / "store", *blobs, code=2)
+            assert url in result.stderr
+            assert not {"read_only", "blob", "secret"} & set(re.findall(r"[a-z_]+", result.stderr))
 
     def test_history_and_format_are_for_stores_of_ours(self, original, tmp_path):
         result = run("import", original, tmp_path / "other.fs", "--history", "full", code=2)

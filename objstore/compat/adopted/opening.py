@@ -47,7 +47,7 @@ def adopted_options(uri: str, given: Mapping[str, Any]) -> tuple[StoreOptions, D
     unfit = sorted(own.intersection(given) - _TAKEN)
     if unfit:
         raise UsageError(f"{', '.join(unfit)}: an option of objstore's own stores, which {uri} is not")
-    in_url = _resolved(uri)[1]
+    in_url = _resolved(uri, without_password(uri))[1]
     known = {*_OURS, "database_name", *(_OF_FILES if uri.removeprefix(PREFIX).startswith("zconfig:") else ())}
     unfit = sorted(in_url.keys() - known)
     if unfit:
@@ -56,31 +56,33 @@ def adopted_options(uri: str, given: Mapping[str, Any]) -> tuple[StoreOptions, D
     return store, database._replace(**named)
 
 
-def open_adopted(uri: str, options: StoreOptions) -> AdoptedStore:
-    """The store that a URL names.
+def open_adopted(uri: str, options: StoreOptions, *, written: str | None = None) -> AdoptedStore:
+    """The store that a URL names. `written` is the URL that the user wrote, where something was added to it.
 
     Raises OpenError and its kin, UsageError, CorruptionError, StoreUnavailableError.
     """
     path = file_path(uri)
     if path is not None and not options.create and not os.path.exists(path):
         raise StoreMissingError(path)
-    storage = open_storage(uri, read_only=options.read_only)
+    storage = open_storage(uri, read_only=options.read_only, written=written)
     try:
-        return AdoptedStore(storage, path or without_password(uri), read_only=options.read_only)
+        return AdoptedStore(storage, path or without_password(written or uri), read_only=options.read_only)
     except BaseException:
         storage.close()
         raise
 
 
-def open_storage(uri: str, *, read_only: bool = False) -> Any:
+def open_storage(uri: str, *, read_only: bool = False, written: str | None = None) -> Any:
     """The storage that a URL names. `read_only` adds that to the URL, for storages that know it.
+
+    Errors show the URL as it was `written`.
 
     Raises OpenError and its kin, UsageError, CorruptionError.
     """
-    name = without_password(uri)
+    name = without_password(written or uri)
     if read_only:
         uri = f"{uri}{'&' if '?' in uri else '?'}read_only=1"
-    factory, _ = _resolved(uri)
+    factory, _ = _resolved(uri, name)
     path = file_path(uri)
     if path is not None:
         datafile.require_data_file(path)
@@ -109,10 +111,9 @@ def _damage(path: str | None, error: Exception) -> CorruptionError | None:
     return unread.error()
 
 
-def _resolved(uri: str) -> tuple[Any, dict[str, Any]]:
-    """The factory of a URL's storage, and the options of the database. Raises UsageError."""
+def _resolved(uri: str, name: str) -> tuple[Any, dict[str, Any]]:
+    """The factory of a URL's storage, and the options of the database. Raises UsageError, which shows `name`."""
     scheme, colon, rest = uri.removeprefix(PREFIX).partition(":")
-    name = without_password(uri)
     try:
         factory, named = zodburi.resolve_uri(f"{_SYNONYMS.get(scheme, scheme)}{colon}{rest}")
     except zodburi.NoResolverForScheme as error:

@@ -34,11 +34,11 @@ def opened_source(where: str, *, blobs: str | None = None) -> Iterator[AnyStore]
     """
     if blobs is not None and not os.path.isdir(blobs):
         raise OpenError(blobs, "there is no such directory")
-    where = _with_blobs(where, blobs)
+    written, where = where, _with_blobs(where, blobs)
     path = file_path(where) if is_foreign(where) else where
     if path is not None and is_file_storage(where) and not os.path.exists(path):
         raise OpenError(path, "there is no such file")
-    store = _open(where, {"read_only": True, "create": False})
+    store = _open(where, {"read_only": True, "create": False}, written)
     try:
         yield store
     finally:
@@ -54,12 +54,12 @@ def opened_target(
     `blobs` is the directory where a storage of ZODB's is to have them. A FileStorage that was created, and into
     which nothing was moved because of an error, is removed again. Raises OpenError and its kin, UsageError.
     """
-    where = _with_blobs(where, blobs)
+    written, where = where, _with_blobs(where, blobs)
     wanted = {name: value for name, value in (("history", history), ("format", format)) if value is not None}
     if wanted and is_file_storage(where):
         raise UsageError(f"{' and '.join(wanted)}: {where} is no store of objstore's own")
     made = _made_by_opening(where, blobs)
-    store = _open(where, wanted)
+    store = _open(where, wanted, written)
     needless: list[str] = []
     try:
         yield store
@@ -110,10 +110,10 @@ def is_file_storage(where: str) -> bool:
     return is_foreign(where) or where.endswith(".fs") or os.path.isfile(where)
 
 
-def _open(where: str, options: Mapping[str, object]) -> AnyStore:
+def _open(where: str, options: Mapping[str, object], written: str) -> AnyStore:
     if is_file_storage(where):
         url = where if is_foreign(where) else f"file://{os.path.abspath(where)}"
         read_only = bool(options.get("read_only", False))
-        return open_adopted(url, StoreOptions(read_only=read_only, create=not read_only))
+        return open_adopted(url, StoreOptions(read_only=read_only, create=not read_only), written=written)
     location = locate(where, options)
     return open_store(os.path.abspath(location.path), location.store, filesystem=PosixFilesystem(), packer=pack)
