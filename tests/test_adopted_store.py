@@ -16,7 +16,7 @@ import transaction
 import ZODB
 from databases import ADOPTED, ADOPTED_FULL, abort, commit, opened
 from persistent.mapping import PersistentMapping
-from servers import Zeo, free_port, postgresql, why_no_postgresql
+from servers import Zeo, free_port, postgresql, why_no_postgresql, zeos
 from things import Counter, Thing
 from ZODB.FileStorage import FileStorage
 
@@ -201,6 +201,17 @@ class TestOpening:
             objstore.open(f"postgresql://somebody:secret@127.0.0.1:{free_port()}/nothing")
         assert "secret" not in str(caught.value)
         assert "somebody@127.0.0.1" in str(caught.value)
+
+    @pytest.mark.parametrize("asked", ["?storage=none", "?storage=1", ""])
+    def test_a_server_without_the_storage_that_is_asked_for(self, capfd, asked):
+        """ZEO says only that it has waited for too long; what its server said is in its log."""
+        server = zeos().fresh().partition("?")[0]
+        uri = f"{server}{asked}{'&' if asked else '?'}wait_timeout=1"
+        name = "none" if "none" in asked else "1"
+        with pytest.raises(OpenError, match=f"its server has no storage of the name '{name}'") as raised:
+            objstore.open(uri)
+        assert str(raised.value).startswith(f"{uri}: ")
+        assert "Traceback" not in capfd.readouterr().err
 
     def test_nothing_works_once_it_is_closed(self, url):
         db = objstore.open(url)

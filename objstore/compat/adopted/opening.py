@@ -15,6 +15,7 @@ import zodburi
 from ZODB.FileStorage.FileStorage import CorruptedFileStorageError
 
 from objstore.compat.adopted import datafile
+from objstore.compat.adopted.answers import Answers
 from objstore.compat.adopted.failures import foreign_errors, missing_drivers, translated
 from objstore.compat.adopted.store import AdoptedStore
 from objstore.contracts import StoreOptions
@@ -86,15 +87,18 @@ def open_storage(uri: str, *, read_only: bool = False, written: str | None = Non
     path = file_path(uri)
     if path is not None:
         datafile.require_data_file(path)
+    answers = Answers()
     try:
-        return datafile.with_its_last_transaction(factory(), factory)
+        with answers:
+            return datafile.with_its_last_transaction(factory(), factory)
     except (*foreign_errors(), *datafile.NONSENSE) as error:
         ours = _damage(path, error) or translated(error, name)
         if isinstance(ours, StoreLockedError | UsageError | CorruptionError):
             raise ours from error
         if not isinstance(error, foreign_errors()):
             raise
-        raise OpenError(name, str(error).strip() or type(error).__name__) from error
+        reason = answers.reason(uri) or str(error).strip() or type(error).__name__
+        raise OpenError(name, reason) from error
     except Exception as error:
         if not isinstance(error, (ImportError, *missing_drivers())):
             raise
