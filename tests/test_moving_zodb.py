@@ -25,9 +25,10 @@ from ZODB.utils import p64
 import objstore
 from objstore.cli.main import main
 from objstore.compat.moving import Mover, moving, opened_source, opened_target
+from objstore.compat.moving.sources import source_of
 from objstore.contracts import Format
 from objstore.errors import MissingAbilityError, OpenError, UsageError
-from objstore.ids import ROOT, Oid, number, parse_tid
+from objstore.ids import NO_TID, ROOT, Oid, Tid, number, parse_tid
 from objstore.revisions import Details
 
 
@@ -43,6 +44,11 @@ def move(source, target, *, verify=True, history=None, format=None, **how):
         opened_target(str(target), history=history, format=format) as here,
     ):
         return Mover(there, here, **how).run(verify=verify)
+
+
+def ends(path):
+    """The tids of a file."""
+    return [Tid(tid) for tid, *_ in datafs.content(path)]
 
 
 def moved(source, target, **how):
@@ -228,10 +234,38 @@ class TestContinuing:
             move(source, tmp_path / "store")
         with pytest.raises(UsageError, match="would be missing, or be there twice"):
             move(source, tmp_path / "store", since=parse_tid("1234"))
-        report = move(source, tmp_path / "store", since=first.upto, verify=False)
+        report = moved(source, tmp_path / "store", since=first.upto)
         assert report.transactions >= 1
+        told = move(source, tmp_path / "store").differences  # what the pack has removed
+        assert {each.what for each in told} == {"it is in the target only"}
         with objstore.open(tmp_path / "store") as db, db.transaction() as connection:
             assert dict(connection.root()) == {}
+
+    @pytest.mark.parametrize("current", [False, True])
+    def test_what_a_pack_has_left_is_compared(self, source, tmp_path, current):
+        """With `since` it is no difference what the target alone has before; all else is."""
+        first = moved(source, tmp_path / "store", current=current)
+        with closing(ZODB.DB(FileStorage(str(source)))) as db:
+            for value in range(2):
+                with db.transaction() as connection:
+                    connection.root()["tree"]["000001"]["number"] = value
+            with db.transaction() as connection:
+                connection.root()["tree"]["000001"]["number"] = 3
+                del connection.root()["tree"]["000002"]
+            db.pack()
+        assert moved(source, tmp_path / "store", current=current, since=first.upto).verified
+        assert move(source, tmp_path / "store", current=current).differences
+        tids = ends(source)
+        kept = [tid for tid in tids if tid <= first.upto]
+        with opened_source(str(source)) as there, opened_target(str(tmp_path / "short"), history="full") as here:
+            for each in source_of(there).transactions(kept[0], tids[-1]):
+                pending = here.restore(each.tid, each.details)
+                for record in each.records:
+                    pending.store(record.oid, NO_TID, record.data, record.references)
+                pending.vote()
+                pending.finish()
+        told = move(source, tmp_path / "short", current=current, since=tids[-1]).differences
+        assert any(each.tid == kept[0] and "it is missing in the target" in each.what for each in told)
 
     @pytest.mark.parametrize("into", ["store", "copy.fs"])
     @pytest.mark.parametrize("after", [1, 30])

@@ -36,7 +36,8 @@ def _options(function: Any) -> Any:
             "--since",
             type=parsed_tid,
             metavar="TID",
-            help="Continue a DEST that ends with TID, although SRC was packed since and TID is not found in it.",
+            help="Continue a DEST that ends with TID, although SRC was packed since. What DEST has of the time "
+            "before is no difference then.",
         ),
         click.option("--current", is_flag=True, help="Only the current revision of each object."),
         click.argument("dest", metavar="DEST"),

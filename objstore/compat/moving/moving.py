@@ -76,7 +76,7 @@ class Mover:
         """`current` leaves out what is superseded, as it is where the target keeps no history.
 
         `since` is the newest transaction of the target: giving it does without looking for it in the source, which
-        may have packed it away.
+        may have packed it away. Nor is it a difference then that the target has more, up to there.
         """
         self._source = source_of(source)
         self._written = source_of(target)
@@ -112,7 +112,8 @@ class Mover:
             done = upto
         compared, differences = None, []
         if verify:
-            verification = Verification(self._source, self._written, done, self._progress)
+            packed = self._since or NO_TID
+            verification = Verification(self._source, self._written, done, self._progress, packed=packed)
             differences = verification.current() if self._current else verification.history()
             compared = verification.compared
         return MoveReport(

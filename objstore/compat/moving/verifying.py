@@ -37,10 +37,14 @@ class Difference:
 class Verification:
     """Compares what a target has with its source, up to a tid."""
 
-    def __init__(self, source: Source, target: Source, upto: Tid, progress: Progress) -> None:
+    def __init__(
+        self, source: Source, target: Source, upto: Tid, progress: Progress, *, packed: Tid = NO_TID
+    ) -> None:
+        """Up to `packed` the source may have packed away what the target has; what it has still is compared."""
         self._source = source
         self._target = target
         self._upto = upto
+        self._packed = packed
         self._progress = progress
         self._found: list[Difference] = []
         self.compared = 0
@@ -94,7 +98,7 @@ class Verification:
                 continue
             self.compared += 1
             if record.oid not in expected:
-                if whole or not self._superseded(record.oid):
+                if tid > self._packed and (whole or not self._superseded(record.oid)):
                     self._tell(tid, record.oid, "it is in the target only")
             elif expected.pop(record.oid) != _digest(record.data):
                 self._tell(tid, record.oid, "the record differs")
@@ -110,6 +114,8 @@ class Verification:
 
     def _surplus(self, ours: MovedTransaction, *, whole: bool) -> None:
         """A transaction of the target alone: what is current there may be superseded in the source since."""
+        if ours.tid <= self._packed:
+            return
         if whole:
             self._tell(ours.tid, None, "it is in the target only")
             return
