@@ -143,6 +143,25 @@ class TestTails:
         blobs = ("--blobs", tmp_path)
         assert f"at byte {begins[5]}" in run("import", source, tmp_path / "store", *blobs, code=7).stderr
 
+    def test_with_another_storage_around_it(self, tmp_path):
+        """zc.zlibstorage, by a configuration file."""
+        path, configuration = tmp_path / "Data.fs", tmp_path / "zodb.conf"
+        configuration.write_text(
+            "%import zc.zlibstorage\n"
+            f"<zodb>\n<zlibstorage>\n<filestorage>\npath {path}\n</filestorage>\n</zlibstorage>\n</zodb>\n"
+        )
+        with objstore.open(f"zconfig://{configuration}") as db:
+            for number in range(3):
+                with db.transaction() as connection:
+                    connection.root()[f"{number}"] = "text" * 1000
+        *before, last = starts(path)
+        cut(path, path.stat().st_size - 3)
+        configuration.write_text(configuration.read_text().replace("path", "read-only true\npath"))
+        for count in (len(before), 0):
+            result = run("import", f"zconfig://{configuration}", tmp_path / "store", "--verify", code=7)
+            assert f"moved {count} transaction" in result.stdout
+            assert f"{path} at byte {last}" in result.stderr
+
     @pytest.mark.parametrize("cut_by", [0, 1, 40])
     def test_a_commit_that_was_interrupted(self, source, tmp_path, cut_by):
         """It was never acknowledged: that is said, and is no failure."""

@@ -15,13 +15,14 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from ZODB.FileStorage import FileStorage
-from ZODB.FileStorage.FileStorage import FileIterator, packed_version
+from ZODB.FileStorage.FileStorage import packed_version
 from ZODB.FileStorage.format import CorruptedError
 
 from objstore.errors import CorruptionError, NotAStoreError
@@ -35,7 +36,7 @@ _TRANSACTION = struct.Struct(">8sQcHHH")  # tid, length, status, lengths of user
 _RECORD = struct.Struct(">8s8sQQHQ")  # oid, tid, previous, transaction, always 0, length of the data
 _LONGEST = 2**40
 """No transaction is as long as that: what says so is no transaction."""
-NONSENSE = (CorruptedError, ValueError, struct.error, OverflowError, MemoryError, AssertionError)
+NONSENSE = (CorruptedError, ValueError, struct.error, zlib.error, OverflowError, MemoryError, AssertionError)
 """What ZODB raises where it reads damaged bytes, beside its own errors: a length that is none is a MemoryError."""
 
 
@@ -75,9 +76,9 @@ def require_data_file(path: str) -> None:
             )
 
 
-def file_storage(storage: Any, method: str = "lastTransaction") -> Any | None:
-    """The FileStorage whose `method` answers for a storage: itself, or what it stands around; else None."""
-    owner = getattr(getattr(storage, method, None), "__self__", None)
+def file_storage(storage: Any) -> Any | None:
+    """The FileStorage that answers for a storage: itself, or what that stands around; else None."""
+    owner = getattr(getattr(storage, "lastTransaction", None), "__self__", None)
     return owner if isinstance(owner, FileStorage) else None
 
 
@@ -194,26 +195,22 @@ def iterator(storage: Any, first: Tid | None, last: Tid | None) -> Any:
     """The transactions of a storage from one to another, both included, as it iterates over them.
 
     A FileStorage goes by the end of its file when it looks for the first, and fails where no whole transaction
-    stands there: then it is looked for from the begin of the file on.
+    stands there: then those before are passed over one by one.
     """
-    base = file_storage(storage, "iterator")
+    base = file_storage(storage)
     if base is None or first is None or unread(base) is None:
         return storage.iterator(first, last)
-    path = base.getName()
-    with open(path, "rb") as file:
-        at = _position(file.fileno(), first)
-    return FileIterator(path, None, last, at)
+    return _from(storage.iterator(None, last), first)
 
 
-def _position(descriptor: int, first: Tid) -> int:
-    """Where the first transaction stands that is not before `first`; or what is no whole transaction."""
-    at, last, size = BEGIN, NO_TID, os.fstat(descriptor).st_size
-    while at < size:
-        found = _transaction(descriptor, at, size, last)
-        if not isinstance(found, _Whole) or found.tid >= first:
-            break
-        at, last = found.end, found.tid
-    return at
+def _from(found: Any, first: Tid) -> Iterator[Any]:
+    try:
+        for each in found:
+            if each.tid >= first:
+                yield each
+    finally:
+        if hasattr(found, "close"):
+            found.close()
 
 
 def require_whole(storage: Any) -> None:
