@@ -162,6 +162,27 @@ class TestTails:
             assert f"moved {count} transaction" in result.stdout
             assert f"{path} at byte {last}" in result.stderr
 
+    def test_a_commit_begins_while_the_file_is_read(self, source, tmp_path, monkeypatch):
+        """ZODB looks for where to begin from the end of the file, and fails then. That is no damage."""
+        run("import", source, tmp_path / "store")
+        last = starts(source)[-1]
+        header, whole = source.read_bytes()[last : last + 30], FileStorage.iterator
+
+        def iterator(storage, start=None, stop=None):
+            if start is not None and len(source.read_bytes()) == size:
+                append(source, b"\x7f" + header[1:STATUS] + b"c" + header[STATUS + 1 :])
+            return whole(storage, start, stop)
+
+        size = source.stat().st_size
+        monkeypatch.setattr(FileStorage, "iterator", iterator)
+        assert "or is going on" in run("import", source, tmp_path / "store", "--verify").stderr
+
+    def test_cut_off_before_what_was_moved(self, source, tmp_path):
+        run("import", source, tmp_path / "store")
+        begins = starts(source)
+        cut(source, begins[6] - 3)
+        assert f"at byte {begins[5]}" in run("import", source, tmp_path / "store", code=7).stderr
+
     @pytest.mark.parametrize("cut_by", [0, 1, 40])
     def test_a_commit_that_was_interrupted(self, source, tmp_path, cut_by):
         """It was never acknowledged: that is said, and is no failure."""

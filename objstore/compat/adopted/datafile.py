@@ -198,8 +198,11 @@ def iterator(storage: Any, first: Tid | None, last: Tid | None) -> Any:
     stands there: then those before are passed over one by one.
     """
     base = file_storage(storage)
-    if base is None or first is None or unread(base) is None:
+    if base is None or first is None:
         return storage.iterator(first, last)
+    if unread(base) is None:
+        with suppress(AttributeError, *NONSENSE):  # another process has begun to write a transaction since
+            return storage.iterator(first, last)
     return _from(storage.iterator(None, last), first)
 
 

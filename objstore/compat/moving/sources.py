@@ -63,7 +63,7 @@ class Source(Protocol):
         """The tid of the newest revision of an object; NO_TID where there is none."""
 
     def has(self, tid: Tid) -> bool:
-        """Whether there is a transaction `tid`."""
+        """Whether there is a transaction `tid`. Raises CorruptionError where that cannot be told."""
 
     def blob_digest(self, oid: Oid, tid: Tid) -> bytes | None:
         """A digest of the data of a blob; None where they are missing."""
@@ -192,7 +192,10 @@ class AdoptedSource:
 
     def has(self, tid: Tid) -> bool:
         with self._store.instance() as storage:
-            return any(True for _ in iterated(storage, self.name, tid, tid))
+            found = any(True for _ in iterated(storage, self.name, tid, tid))
+        if not found:
+            self._store.require_whole()  # what is damaged, or cut off, may be where it was
+        return found
 
     def blob_digest(self, oid: Oid, tid: Tid) -> bytes | None:
         return blob_digest(self._store, oid, tid)
