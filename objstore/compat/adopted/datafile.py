@@ -53,13 +53,17 @@ class Unread:
     oid: Oid | None = None
     interrupted: bool = False
     """Whether this is a transaction that was never committed: nothing is lost then."""
+    cut_off: bool = False
+    """Whether this is the begin of a transaction, of which nothing can be saved."""
 
     def error(self) -> CorruptionError:
         """The damage as an error."""
         reason = (
             f"what can be read ends here, and {self.size:,} bytes follow: {self.reason}. Take a copy of the file "
-            f"that is whole, or see what `python -m ZODB.fsrecover {self.path} RECOVERED` saves of it"
+            "that is whole"
         )
+        if not self.cut_off:  # else ZODB's program saves no more, and may run for ever
+            reason += f", or see what `python -m ZODB.fsrecover {self.path} RECOVERED` saves of it"
         return CorruptionError(self.path, reason, offset=self.offset, tid=self.tid, oid=self.oid)
 
 
@@ -118,7 +122,8 @@ def first_unread(descriptor: int, path: str, at: int, last: Tid) -> Unread | Non
             continue
         now = os.fstat(descriptor).st_size
         if now == size:
-            return Unread(path, at, size - at, found.reason, found.tid, found.oid, found.interrupted)
+            rest = size - at
+            return Unread(path, at, rest, found.reason, found.tid, found.oid, found.interrupted, found.cut_off)
         size = now  # it was being written while it was looked at
     return None
 
@@ -135,13 +140,14 @@ class _Damaged:
     tid: Tid | None = None
     oid: Oid | None = None
     interrupted: bool = False
+    cut_off: bool = False
 
 
 def _transaction(descriptor: int, at: int, size: int, last: Tid) -> _Whole | _Damaged:
     """The transaction that stands at an offset of a file of `size` bytes."""
     header = os.pread(descriptor, _TRANSACTION.size, at)
     if len(header) < _TRANSACTION.size:
-        return _Damaged("too few for a transaction")
+        return _Damaged("too few for a transaction", cut_off=True)
     raw, length, status, *lengths = _TRANSACTION.unpack(header)
     tid, begin, end = Tid(raw), at + _TRANSACTION.size + sum(lengths), at + length
     if begin > end or length > _LONGEST or not status.isascii():
@@ -153,10 +159,19 @@ def _transaction(descriptor: int, at: int, size: int, last: Tid) -> _Whole | _Da
             return _Damaged("their first transaction is marked as not committed, and is not the last", tid)
         return _Damaged("a transaction that was not committed", tid, interrupted=True)
     if end + LENGTH > size:
-        return _Damaged(f"a transaction of {length + LENGTH:,} bytes, which is cut off", tid)
+        if _ends_whole(descriptor, size):
+            return _Damaged("the length of their first transaction is damaged", tid)
+        return _Damaged(f"a transaction of {length + LENGTH:,} bytes, which is cut off", tid, cut_off=True)
     if os.pread(descriptor, LENGTH, end) != length.to_bytes(LENGTH, "big"):
         return _Damaged("the length of their first transaction is not what it says at its end", tid)
     return _damaged_record(descriptor, begin, end, at, tid) or _Whole(tid, end + LENGTH)
+
+
+def _ends_whole(descriptor: int, size: int) -> bool:
+    """Whether a whole transaction stands at the end of a file."""
+    length = os.pread(descriptor, LENGTH, size - LENGTH)
+    begin = size - LENGTH - int.from_bytes(length, "big")
+    return begin >= BEGIN and os.pread(descriptor, LENGTH, begin + len(NO_TID)) == length
 
 
 def _damaged_record(descriptor: int, at: int, end: int, transaction: int, tid: Tid) -> _Damaged | None:
