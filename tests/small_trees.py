@@ -31,7 +31,8 @@ class SmallPythonSet(OOTreeSetPy):
     max_internal_size = 3
 
 
-KINDS = [SmallTree, SmallSet, SmallNumbers, SmallPythonTree, SmallPythonSet]
+KINDS_IN_C = [SmallTree, SmallSet, SmallNumbers]
+KINDS = [*KINDS_IN_C, SmallPythonTree, SmallPythonSet]
 
 
 def fill(tree, keys):

@@ -212,10 +212,10 @@ def test_what_a_killed_process_has_left_goes(tmp_path):
     for name in ("BUC", "savepoint/other"):
         with open(f"{place}/{name}", "wb") as file:
             file.write(b"left")
+    storage.close()
     with objstore.open(tmp_path / "store", read_only=True) as reader:
         found = {(each.kind, os.path.basename(each.path)) for each in check(reader.store)}
         assert found == {("leftover", "BUC"), ("leftover", "savepoint")}
-    storage.close()
     with closing(DirectoryStorage(tmp_path / "store")) as again:
         assert os.listdir(again.temporaryDirectory()) == []
 
