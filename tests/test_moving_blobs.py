@@ -24,6 +24,7 @@ from ZODB.FileStorage import FileStorage
 
 import objstore
 from objstore.compat.moving import Mover, moving, opened_source, opened_target
+from objstore.compat.moving.verifying import Verification
 from objstore.contracts import Format
 from objstore.errors import MissingAbilityError, OpenError, UsageError
 
@@ -282,3 +283,33 @@ def test_to_and_from_a_server(original, tmp_path):
     url = postgresql().fresh()
     moved(original, url, from_blobs=blobs_of(original), to_blobs=tmp_path / "cache")
     assert moved(url, tmp_path / "store", from_blobs=tmp_path / "cache").blobs == COUNT - 1
+
+
+@pytest.mark.parametrize("history", ["full", "minimal"])
+def test_a_source_that_is_packed_while_it_is_compared(tmp_path, monkeypatch, history):
+    """What the pack removes, blobs too, was told as differences; without a pack it is still."""
+    with objstore.open(tmp_path / "from", history=history) as db:
+        with db.transaction() as connection:
+            connection.root.blob, connection.root.other = objstore.Blob(b"first"), PersistentMapping()
+        for number in range(4):
+            with db.transaction() as connection:
+                write(connection.root.blob, b"%d" % number)
+                connection.root.number = number
+        with db.transaction() as connection:
+            del connection.root.blob, connection.root.other
+        for number in range(2):
+            with db.transaction() as connection:
+                connection.root.number = number
+
+        def compared_after(work):
+            compare = Verification.history
+            monkeypatch.setattr(Verification, "history", lambda self: (work(), compare(self))[1])
+            with opened_source(str(tmp_path / "from")) as there, opened_target(str(tmp_path / "to")) as here:
+                found = Mover(there, here).run(verify=True).differences
+            monkeypatch.undo()
+            return found
+
+        packs = []
+        assert compared_after(lambda: packs.append(db.pack())) == []
+        assert packs[0].blobs_removed
+        assert {each.what for each in compared_after(lambda: None)} == {"it is in the target only"}

@@ -13,6 +13,7 @@ whole, or not at all, and none is there without those before it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 
 from objstore.compat.adopted.datafile import Unread
@@ -78,6 +79,7 @@ class Mover:
         `since` is the newest transaction of the target: giving it does without looking for it in the source, which
         may have packed it away. Nor is it a difference then that the target has more, up to there.
         """
+        self._from = source
         self._source = source_of(source)
         self._written = source_of(target)
         self._target = target
@@ -102,6 +104,7 @@ class Mover:
         start = perf_counter()
         if self._source.name == self._written.name:
             raise UsageError(f"{self._source.name} cannot be moved into itself")
+        packed_before = self._from.packed_upto()
         after = done = self._where_to_begin()
         self._blobs.require_able()
         for _ in range(ROUNDS):
@@ -112,8 +115,8 @@ class Mover:
             done = upto
         compared, differences = None, []
         if verify:
-            packed = self._since or NO_TID
-            verification = Verification(self._source, self._written, done, self._progress, packed=packed)
+            packed = partial(self._packed_away, packed_before)
+            verification = Verification(self._source, self._written, done, self._progress, packed)
             differences = verification.current() if self._current else verification.history()
             compared = verification.compared
         return MoveReport(
@@ -133,6 +136,14 @@ class Mover:
             differences=differences,
             unread=self._source.unread(),
         )
+
+    def _packed_away(self, before: Tid) -> Tid:
+        """Up to where the source may lack what was moved, because it was packed.
+
+        That was before `since`, or else during the move, at whose beginning it was packed up to `before`.
+        """
+        packed = self._from.packed_upto()
+        return max(self._since or NO_TID, packed if packed != before else NO_TID)
 
     def _where_to_begin(self) -> Tid:
         """The newest transaction that both have. Raises UsageError."""

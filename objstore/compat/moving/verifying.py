@@ -3,7 +3,7 @@ were compared."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -13,6 +13,7 @@ from objstore.compat.moving.sources import MovedTransaction, Source
 from objstore.contracts import Progress
 from objstore.ids import NO_TID, Oid, Tid
 from objstore.revisions import Details
+from objstore.upkeep.selection import UNKNOWN
 
 MOST = 10
 """So many differences are told, then comparing ends."""
@@ -38,9 +39,11 @@ class Verification:
     """Compares what a target has with its source, up to a tid."""
 
     def __init__(
-        self, source: Source, target: Source, upto: Tid, progress: Progress, *, packed: Tid = NO_TID
+        self, source: Source, target: Source, upto: Tid, progress: Progress, packed: Callable[[], Tid]
     ) -> None:
-        """Up to `packed` the source may have packed away what the target has; what it has still is compared."""
+        """`packed` tells up to where the source may have packed away what the target has by now. What it has still
+        is compared.
+        """
         self._source = source
         self._target = target
         self._upto = upto
@@ -79,7 +82,7 @@ class Verification:
                 self._surplus(ours, whole=whole)
                 ours = next(target, None)
             elif theirs and ours:
-                if whole and _normal(theirs.details) != _normal(ours.details):
+                if whole and theirs.details != UNKNOWN and _normal(theirs.details) != _normal(ours.details):
                     self._tell(ours.tid, None, "what it says of itself differs")
                 self._records(theirs, ours, whole=whole)
                 theirs, ours = next(source, None), next(target, None)
@@ -98,7 +101,7 @@ class Verification:
                 continue
             self.compared += 1
             if record.oid not in expected:
-                if tid > self._packed and (whole or not self._superseded(record.oid)):
+                if tid > self._packed() and (whole or not self._superseded(record.oid)):
                     self._tell(tid, record.oid, "it is in the target only")
             elif expected.pop(record.oid) != _digest(record.data):
                 self._tell(tid, record.oid, "the record differs")
@@ -110,11 +113,12 @@ class Verification:
 
     def _blobs_differ(self, oid: Oid, tid: Tid) -> bool:
         self.blobs += 1
-        return self._source.blob_digest(oid, tid) != self._target.blob_digest(oid, tid)
+        there = self._source.blob_digest(oid, tid)
+        return there != self._target.blob_digest(oid, tid) and not (there is None and tid <= self._packed())
 
     def _surplus(self, ours: MovedTransaction, *, whole: bool) -> None:
         """A transaction of the target alone: what is current there may be superseded in the source since."""
-        if ours.tid <= self._packed:
+        if ours.tid <= self._packed():
             return
         if whole:
             self._tell(ours.tid, None, "it is in the target only")
