@@ -303,7 +303,8 @@ def test_killed_while_it_commits(tmp_path, count):
             assert content(root["blob"]) == b"%d" % told * 1000
             assert content(root["new"]) == b"%d" % told
             assert os.listdir(storage.temporaryDirectory()) == []
-            assert [each for each in check(storage._store, blobs=True) if each.kind != "unreachable"] == []
+            found = {each.kind for each in check(storage._store, blobs=True)}
+            assert found <= {"leftover", "unreachable"}  # it may have been killed while it flushed
 
 
 def test_changes_over_another_storage(full, tmp_path):
