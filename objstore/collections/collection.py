@@ -155,10 +155,6 @@ class Collection(Persistent, NamesMembers):
         """What `objects.following` calls: let the indexes follow members before these are written."""
         self._move([(obj, member) for obj, member in changed if self.is_named(obj, member)])
 
-    def is_named(self, obj: Persistent, member: int) -> bool:
-        """Whether it is this object that has an id here."""
-        return self._by_id.get(member) is obj
-
     def _move(self, changed: list[tuple[Persistent, int]]) -> None:
         if changed:
             self._rely()

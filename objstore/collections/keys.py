@@ -35,9 +35,12 @@ _NUMBER, _TEXT, _BYTES, _DATE, _NAIVE, _AWARE, _TIME, _DURATION, _UUID, _TUPLE, 
 class NamesMembers:
     """The kind of follower whose tokens are ids: they name an object for good, though oids change elsewhere."""
 
+    _by_id: Any
+    """The objects by their ids."""
+
     def is_named(self, obj: Persistent, member: int) -> bool:
         """Whether it is this object that has an id. A copy of a member has its followers too."""
-        raise NotImplementedError
+        return self._by_id.get(member) is obj
 
 
 PLAIN = {
